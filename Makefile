@@ -1,0 +1,37 @@
+# Two commands do everything: `make bench` and `make test`. Both set up .venv first.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+SOURCES := pyproject.toml $(wildcard shmbench/native/*.pyx shmbench/native/*.pxd shmbench/native/*.h)
+
+.PHONY: bench test test-all lint types clean
+
+bench: $(STAMP)
+	@mkdir -p results
+	$(BIN)/shmbench run quick --output results/quick.json
+	$(BIN)/shmbench report results/quick.json --output results/quick.html
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy --strict shmbench
+
+$(STAMP): $(SOURCES)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=24" "setuptools>=77" "Cython>=3.1"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[report,dev]"
+	@touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) build *.egg-info results
+	find shmbench -name '*.so' -delete
+	rm -f shmbench/native/*.c

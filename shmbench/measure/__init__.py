@@ -1,0 +1,1 @@
+"""Measuring: calibration, placement, counters, statistics. Knows no workload and no channel."""

@@ -1,0 +1,1 @@
+"""The native core: what runs between two clock reads, or must not hold the GIL."""

@@ -1,0 +1,91 @@
+"""Regions: shared bytes with a lifetime. One kind a file, one line a kind below.
+
+The life of a region in a process group: the leader calls `inherit` before it forks the ranks;
+each rank calls `open` with what was inherited; each rank calls `close`. Kinds that can be attached
+by processes that are no relatives (by name, or by descriptor) leave `inherit` alone: `open` lets
+rank 0 create the region, hands its name to the others by `allgather`, and unlinks the name as soon as all
+have attached, so that nothing is left behind however a run ends.
+
+Every kind reserves its memory when it is created (posix_fallocate where there is a file), so that
+a full file system is an `Unavailable`, and never a SIGBUS.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Self
+
+from shmbench.errors import Unavailable
+from shmbench.group import Group
+from shmbench.registry import Registry
+
+Pages = Literal["untouched", "prefault", "thp", "hugetlb"]
+PAGES: tuple[Pages, ...] = ("untouched", "prefault", "thp", "hugetlb")
+
+
+@dataclass(frozen=True)
+class RegionSpec:
+    """What a region has to be.
+
+    Attributes:
+        size_bytes: at least this much memory; kinds round up to their page size.
+        pages: the page state that the case asks for. `hugetlb` is a matter of creation, the
+            others are brought about by `shmbench.regions.pages.prepare`.
+        directory: where `file` regions live; None for kinds that have no directory.
+        numa: "local" (the kernel's default), "interleave", or "bind:N" with a node's number.
+    """
+
+    size_bytes: int
+    pages: Pages = "prefault"
+    directory: str | None = None
+    numa: str = "local"
+
+
+class Region(ABC):
+    """Shared bytes, seen from one rank. `memory` has exactly `spec.size_bytes` bytes."""
+
+    kind: ClassVar[str]
+    default_pages: ClassVar[Pages] = "prefault"
+    needs_fork: ClassVar[bool] = False  # shared by inheritance only
+    takes_directory: ClassVar[bool] = False  # spec.directory is meant for it
+
+    memory: memoryview
+    address: int  # of memory[0] in this rank
+
+    @classmethod
+    def probe(cls, spec: RegionSpec | None = None) -> Unavailable | None:
+        """Can this machine do it (with this spec)? If not, why, and the remedy. Leaves nothing."""
+        return None
+
+    @classmethod
+    def inherit(cls, spec: RegionSpec) -> Self | None:
+        """What must exist before ranks are forked; None for kinds that are attached later."""
+        return None
+
+    @classmethod
+    @abstractmethod
+    def open(cls, group: Group, spec: RegionSpec, inherited: Self | None = None) -> Self:
+        """Collective: every rank calls it, with what `inherit` gave.
+
+        Raises:
+            Unavailable: no room, no permission, or no such page size; with the remedy.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Unmap and release; idempotent. Names are already gone by then."""
+
+
+REGIONS: Registry[Region] = Registry(
+    "region",
+    {
+        "anonymous": "shmbench.regions.anonymous:AnonymousRegion",
+        "file": "shmbench.regions.file:FileRegion",
+        "posix_shm": "shmbench.regions.posix_shm:PosixShmRegion",
+        "memfd": "shmbench.regions.memfd:MemfdRegion",
+        "hugetlb": "shmbench.regions.hugetlb:HugetlbRegion",
+        "mp_shm": "shmbench.regions.mp_shm:MpShmRegion",
+    },
+    entry_point_group="shmbench.regions",
+)

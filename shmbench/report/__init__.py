@@ -1,0 +1,1 @@
+"""Numbers to text: tables on a terminal, one HTML file for everything else."""

@@ -1,0 +1,136 @@
+"""The versioned result file, schema shmbench/1. The keys are fixed; more may stand beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from shmbench.cases import Cache, Launcher
+from shmbench.channels import Driver
+from shmbench.errors import ResultFormatError
+
+SCHEMA = "shmbench/1"
+
+
+class Limit(msgspec.Struct, kw_only=True):
+    """What the hardware can do, measured in the same run.
+
+    Attributes:
+        name: "core_to_core", "memcpy (1 copy)" or "memcpy (2 copies)".
+        value: seconds per operation at the limit.
+        ratio: the result's median over `value`: 1.0 is the limit, 2.0 is twice as slow.
+    """
+
+    name: str
+    value: float
+    ratio: float
+
+
+class Failure(msgspec.Struct, kw_only=True):
+    """Why a case gave no figure: the error's class, its one line, and the remedy."""
+
+    type: str
+    message: str
+    remedy: str | None = None
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """One case's figures. Times are seconds per operation; `operation` says what one is.
+
+    Attributes:
+        samples: one median a fresh process group, in the order measured.
+        median: over samples; None when the case failed.
+        ci: 95 % interval of the median by bootstrap over groups.
+        percentiles: of single operations, by a histogram pass of its own; only those that the
+            count of operations carries.
+        bytes_per_second: payload bytes moved per second at the median.
+        operation: what one operation is: "one-way message", "round trip", "barrier", ...
+        copies: how often the transport copies each byte.
+        cpus: the CPU of each rank, verified while running.
+        evidence: what the pages really were (smaps, PAGEMAP_SCAN), and where.
+    """
+
+    workload: str
+    channel: str | None
+    region: str | None
+    pages: str | None
+    policy: str | None
+    cache: Cache | None
+    directory: str | None
+    file_bytes: int | None
+    driver: Driver
+    launcher: Launcher
+    message_bytes: int | None
+    ranks: int
+    placement: str
+    host: str
+    unit: str = "s/op"
+    samples: list[float] = []
+    median: float | None = None
+    ci: list[float] | None = None
+    percentiles: dict[str, float] | None = None
+    bytes_per_second: float | None = None
+    limit: Limit | None = None
+    counters: dict[str, float] = {}
+    flags: list[str] = []
+    error: Failure | None = None
+    # beside the fixed keys
+    variant: str | None = None
+    operation: str | None = None
+    copies: int | None = None
+    first_touch: int | None = None
+    window: int | None = None
+    cpus: list[int] = []
+    evidence: dict[str, Any] | None = None
+    groups: int = 0
+
+
+class ResultFile(msgspec.Struct, kw_only=True):
+    """A whole run: the machine, the plan that was asked for, and a result a case."""
+
+    schema: str
+    machine: dict[str, Any]
+    created: str
+    plan: dict[str, Any]
+    results: list[Result]
+
+
+def save(file: ResultFile, path: Path) -> None:
+    """Write atomically: a reader sees the old file or the whole new one.
+
+    Raises:
+        OSError: the directory can't be written.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(file), indent=1) + b"\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: Path) -> ResultFile:
+    """Read a result file.
+
+    Raises:
+        ResultFormatError: it can't be read, is no JSON, has another schema, or lacks a key.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ResultFormatError(
+            f"{path}: {error.strerror}",
+            "give the path of a file that `shmbench run --output` wrote",
+        ) from error
+    remedy = "measure again with: shmbench run --output FILE.json"
+    try:
+        schema = msgspec.json.decode(raw, type=dict[str, Any]).get("schema")
+        if schema != SCHEMA:
+            raise ResultFormatError(
+                f"{path}: schema is {schema!r}, this program reads {SCHEMA!r}", remedy
+            )
+        return msgspec.json.decode(raw, type=ResultFile)
+    except msgspec.MsgspecError as error:
+        raise ResultFormatError(f"{path}: not a result file: {error}", remedy) from error

@@ -1,0 +1,117 @@
+"""Workloads: what is measured. One a file, one line below.
+
+A workload is opened in each rank once per process group and then asked for batches. A batch of n
+iterations is called in every rank at once, after a barrier; each rank gives the nanoseconds it
+took by its own clock; those of `timing_rank` count. What runs between the two clock reads is a native loop
+(driver native) or this workload's own Python loop (driver python): one each, for all channels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from shmbench.cases import Case
+from shmbench.channels import Channel, Driver, Link
+from shmbench.group import Group
+from shmbench.regions import Region
+from shmbench.registry import Registry
+
+if TYPE_CHECKING:
+    from shmbench.native.histogram import Histogram
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a workload has to work with in one rank."""
+
+    case: Case
+    group: Group
+    region: Region | None
+    channel: Channel | None
+    cpus: tuple[int, ...]
+    yielding: bool
+
+
+class Workload(ABC):
+    """What is measured, seen from one rank."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]  # one line for `shmbench list`
+    operation: ClassVar[str]  # what one operation is: "one-way message", "round trip", ...
+    drivers: ClassVar[tuple[Driver, ...]] = ("native", "python")
+    variants: ClassVar[tuple[str | None, ...]] = (None,)
+    uses_channel: ClassVar[bool] = True
+    uses_region: ClassVar[bool] = False  # memory of its own in a region, beside the channel's
+    has_sizes: ClassVar[bool] = True  # message_bytes is an axis
+    moves_bytes: ClassVar[bool] = False  # bytes_per_second is a figure of it
+    has_percentiles: ClassVar[bool] = False
+    default_ranks: ClassVar[int] = 2
+    min_ranks: ClassVar[int] = 2
+    max_ranks: ClassVar[int | None] = None
+    default_window: ClassVar[int | None] = None
+    timing_rank: ClassVar[int] = 0
+
+    @classmethod
+    def links(cls, ranks: int) -> tuple[Link, ...]:
+        """Who sends to whom; empty where it uses no channel."""
+        return ()
+
+    @classmethod
+    def region_bytes(cls, case: Case) -> int:
+        """How much of a region's memory it wants for itself."""
+        return 0
+
+    @classmethod
+    def operations(cls, case: Case) -> int:
+        """How many operations one iteration is."""
+        return 1
+
+    @classmethod
+    def bytes_per_operation(cls, case: Case) -> int:
+        """Payload bytes that one operation moves."""
+        return case.message_bytes or 0
+
+    @abstractmethod
+    def __init__(self, context: Context) -> None:
+        """Collective: every rank opens its endpoints and prepares its buffers."""
+
+    @abstractmethod
+    def validate(self) -> None:
+        """Collective and untimed: prove that messages cross, whole and in order.
+
+        Raises:
+            ValidationFailed: with the rank, the sequence number and what was wrong.
+        """
+
+    @abstractmethod
+    def batch(self, iterations: int) -> int:
+        """Collective: run the loop, and give the nanoseconds that it took in this rank.
+
+        Raises:
+            ValidationFailed: a sequence number that the loop checked was not the next one.
+        """
+
+    def histogram_batch(self, iterations: int, histogram: Histogram) -> None:
+        """Collective: the loop again, with each operation's nanoseconds put into the histogram."""
+        raise TypeError(f"{self.name} has no percentiles")
+
+    def close(self) -> None:
+        """Release endpoints and buffers; idempotent."""
+
+
+WORKLOADS: Registry[Workload] = Registry(
+    "workload",
+    {
+        "ping_pong": "shmbench.workloads.ping_pong:PingPong",
+        "stream": "shmbench.workloads.stream:Stream",
+        "bidirectional": "shmbench.workloads.bidirectional:Bidirectional",
+        "fan_out": "shmbench.workloads.fan_out:FanOut",
+        "fan_in": "shmbench.workloads.fan_in:FanIn",
+        "barrier": "shmbench.workloads.barrier:Barrier",
+        "core_to_core": "shmbench.workloads.core_to_core:CoreToCore",
+        "contention": "shmbench.workloads.contention:Contention",
+        "memcpy": "shmbench.workloads.memcpy:Memcpy",
+    },
+)
