@@ -1,7 +1,8 @@
 """Channels: moving a message between ranks. One kind a file, one line a kind below.
 
 A workload names its *links* (who sends to whom); a channel opens them all at once and gives each
-rank an *endpoint* for each link that it takes part in. The loops run over endpoints and know no kind.
+rank an *endpoint* for each link that it takes part in. The loops run over endpoints and know no
+kind.
 
 The life of a channel in a process group: the leader calls `inherit` before it forks (descriptors,
 queues); each rank calls `open`, then `sender` and `receiver` for its links, and `close`.

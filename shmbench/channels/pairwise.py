@@ -61,6 +61,7 @@ class PairwiseChannel(Channel):
     rank: int
     spec: ChannelSpec
 
+    # `sender` and `receiver` are made of these two.
     @abstractmethod
     def wire_sender(self, wire: int) -> Endpoint:
         """The sending end of wires(spec)[wire]."""

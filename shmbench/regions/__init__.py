@@ -3,8 +3,8 @@
 The life of a region in a process group: the leader calls `inherit` before it forks the ranks;
 each rank calls `open` with what was inherited; each rank calls `close`. Kinds that can be attached
 by processes that are no relatives (by name, or by descriptor) leave `inherit` alone: `open` lets
-rank 0 create the region, hands its name to the others by `allgather`, and unlinks the name as soon as all
-have attached, so that nothing is left behind however a run ends.
+rank 0 create the region, hands its name to the others by `allgather`, and unlinks the name as soon
+as all have attached, so that nothing is left behind however a run ends.
 
 Every kind reserves its memory when it is created (posix_fallocate where there is a file), so that
 a full file system is an `Unavailable`, and never a SIGBUS.

@@ -2,8 +2,9 @@
 
 A workload is opened in each rank once per process group and then asked for batches. A batch of n
 iterations is called in every rank at once, after a barrier; each rank gives the nanoseconds it
-took by its own clock; those of `timing_rank` count. What runs between the two clock reads is a native loop
-(driver native) or this workload's own Python loop (driver python): one each, for all channels.
+took by its own clock; those of `timing_rank` count. What runs between the two clock reads is a
+native loop (driver native) or this workload's own Python loop (driver python): one each, for all
+channels.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class Workload(ABC):
         """Collective: the loop again, with each operation's nanoseconds put into the histogram."""
         raise TypeError(f"{self.name} has no percentiles")
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (most have nothing to release)
         """Release endpoints and buffers; idempotent."""
 
 
