@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from fake_node import write, write_cpus
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shmbench.errors import Unavailable, UsageError
@@ -244,6 +244,7 @@ def topologies(draw: st.DrawFn) -> Topology:
     return Topology(tuple(usable), frozenset(range(total)))
 
 
+@settings(deadline=None)
 @given(topologies(), st.sampled_from(NAMES), st.integers(1, 12))
 def test_every_rank_is_on_an_allowed_cpu_and_the_first_pair_is_as_named(
     topology: Topology, name: str, ranks: int
@@ -262,6 +263,7 @@ def test_every_rank_is_on_an_allowed_cpu_and_the_first_pair_is_as_named(
         assert placement.shares_cpu == placement.oversubscribed
 
 
+@settings(deadline=None)
 @given(topologies())
 def test_the_representatives_are_one_pair_a_name(topology: Topology) -> None:
     chosen = representative_pairs(topology)
@@ -271,6 +273,7 @@ def test_the_representatives_are_one_pair_a_name(topology: Topology) -> None:
     assert sorted(name for _, _, name in chosen) == sorted({name for *_, name in pairs(topology)})
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 200)))
 def test_a_list_of_cpus_reads_back_as_written(cpus: set[int]) -> None:
     assert parse_cpus(format_cpus(cpus)) == sorted(cpus)
