@@ -104,10 +104,9 @@ def expect(channel: Channel, link: int, sequence: int, buffer: bytearray, size: 
 
 
 def check_delivery(
-    channel_class: type[Channel], message_bytes: int, *, yielding: bool = True
+    channel_class: type[Channel], message_bytes: int, *, count: int = 20, yielding: bool = True
 ) -> None:
     """Messages arrive whole and in order, in a buffer of their size and in a larger one."""
-    count = 40 if message_bytes <= 65536 else 5
 
     def body(channel: Channel, group: Group) -> bytes:
         if group.rank == 0:
