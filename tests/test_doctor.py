@@ -21,7 +21,7 @@ from shmbench.machine import facts
 from shmbench.measure.placement import read_topology
 from shmbench.registry import Registry
 
-LAPTOP = "sys/devices/system/cpu"
+CPUS = "sys/devices/system/cpu"
 
 
 def by_name(found: list[Check]) -> dict[str, Check]:
@@ -43,7 +43,7 @@ def examine(root: Path) -> dict[str, Check]:
 def root(tmp_path: Path) -> Path:
     """A quiet server, well set up: two cores, performance governor, huge pages, no swap."""
     write_cpus(tmp_path / "sys", [[0], [1]], l3=[[0, 1]], nodes=[[0, 1]])
-    cpus = tmp_path / LAPTOP
+    cpus = tmp_path / CPUS
     for number in (0, 1):
         write(cpus / f"cpu{number}/cpufreq/scaling_governor", "performance")
         write(cpus / f"cpu{number}/cpufreq/scaling_driver", "acpi-cpufreq")
@@ -79,9 +79,9 @@ def test_a_node_that_is_well_set_up_has_nothing_to_cure(root: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "text", "name", "status", "remedy"),
     [
-        (f"{LAPTOP}/cpu0/cpufreq/scaling_governor", "powersave", "governor", "warn", "cpupower"),
-        (f"{LAPTOP}/cpufreq/boost", "1", "boost", "warn", "cpufreq/boost"),
-        (f"{LAPTOP}/intel_pstate/no_turbo", "0", "boost", "warn", "echo 0 >"),
+        (f"{CPUS}/cpu0/cpufreq/scaling_governor", "powersave", "governor", "warn", "cpupower"),
+        (f"{CPUS}/cpufreq/boost", "1", "boost", "warn", "cpufreq/boost"),
+        (f"{CPUS}/intel_pstate/no_turbo", "0", "boost", "warn", "echo 0 >"),
         ("sys/devices/system/node/node1/cpulist", "", "numa balancing", "warn", "numa_balancing=0"),
         ("sys/fs/cgroup/cpu.max", "100000 100000", "cpu quota", "warn", "cpu.max = max"),
         ("proc/meminfo", "SwapTotal: 10 kB\nSwapFree: 4 kB", "swap", "warn", "swapoff"),

@@ -299,6 +299,6 @@ FEATURES = (
         "2.6.32",
         _perf_hardware,
         "cycles and cache misses are not counted: a slow figure is harder to explain",
-        f"{_PARANOID}; a virtual machine needs a virtual PMU from its host",
+        f"in a virtual machine: a virtual PMU from its host; else {_PARANOID}",
     ),
 )

@@ -136,7 +136,7 @@ def load(shares: Mapping[int, tuple[float, float]]) -> Check:
     return warn(
         "load now",
         _by_cpu(busy),
-        "ranks are preempted: a wait of 1 us may become 4 ms, and batches are flagged",
+        "ranks are preempted: a wait of 1 us may take milliseconds, and batches are flagged",
         "stop what else runs, or measure on idle CPUs with --placement and a list of them",
     )
 
