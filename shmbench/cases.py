@@ -40,7 +40,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     file_bytes: int | None = None
     launcher: Launcher = "process"
     message_bytes: int | None = None
-    first_touch: int = 0
+    first_touch: int | None = None
     window: int | None = None
 
     def label(self) -> str:
