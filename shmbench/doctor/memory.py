@@ -11,6 +11,7 @@ from shmbench.doctor.check import Check, info, missing, ok, warn
 from shmbench.machine import show
 from shmbench.machine.readers import meminfo_bytes
 from shmbench.measure.sysfs import read_int
+from shmbench.units import format_bytes
 
 # The largest message is 64 MiB, and rings hold several; Docker's default /dev/shm is 64 MiB in all.
 SHM_FREE_BYTES_MIN = 256 * 2**20
@@ -42,7 +43,7 @@ def memory(facts: Mapping[str, Any]) -> Check:
     total, limit = facts["memory_bytes"], facts["cgroup_memory_bytes"]
     found = show("memory_bytes", total)
     if limit is not None and (total is None or limit < total):
-        found += f"; the cgroup may use {show('cgroup_memory_bytes', limit)} (/dev/shm counts)"
+        found += f"; the cgroup may use {format_bytes(limit)} (/dev/shm counts)"
     return info("memory", found)
 
 
@@ -56,7 +57,7 @@ def swap(facts: Mapping[str, Any], root: Path) -> Check:
         used = 0
     return warn(
         "swap",
-        f"{show('swap_bytes', total)}, {show('swap_bytes', used)} in use",
+        f"{format_bytes(total)}, {format_bytes(used)} in use",
         "pages of a region may be written out in the middle of a case: major faults",
         "for the run: swapoff -a",
     )
@@ -109,7 +110,7 @@ def dev_shm(facts: Mapping[str, Any]) -> Check:
             "no posix_shm and mp_shm regions, no POSIX semaphores",
             "mount -t tmpfs -o mode=1777 tmpfs /dev/shm",
         )
-    found = f"{show('shm_bytes', size)}, {show('shm_free_bytes', free)} free"
+    found = f"{format_bytes(size)}, {format_bytes(free)} free"
     if free >= SHM_FREE_BYTES_MIN:
         return ok("/dev/shm", found)
     return warn(
@@ -122,7 +123,7 @@ def dev_shm(facts: Mapping[str, Any]) -> Check:
 
 
 def locked_memory(limit: int) -> Check:
-    return info("limit: locked memory", _limit(limit, show("page_bytes", limit)))
+    return info("limit: locked memory", _limit(limit, format_bytes(limit)))
 
 
 def descriptors(limit: int) -> Check:
@@ -138,7 +139,7 @@ def descriptors(limit: int) -> Check:
 
 
 def queue_bytes(limit: int) -> Check:
-    found = _limit(limit, show("page_bytes", limit))
+    found = _limit(limit, format_bytes(limit))
     if limit == resource.RLIM_INFINITY or limit >= QUEUE_BYTES_MIN:
         return ok("limit: message queues", found)
     return warn(
