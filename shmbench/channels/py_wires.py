@@ -12,7 +12,7 @@ from shmbench.channels import Channel, ChannelSpec, Driver, Endpoint, Link
 from shmbench.channels.pairwise import PairwiseChannel, wires
 from shmbench.errors import Unavailable
 from shmbench.group import Group
-from shmbench.regions import Region
+from shmbench.regions import Span
 
 _SMALLEST = ChannelSpec(links=(Link(0, (1,)),), message_bytes=1)
 
@@ -144,7 +144,7 @@ class ForkedChannel(PairwiseChannel):
 
     @classmethod
     def open(
-        cls, group: Group, spec: ChannelSpec, region: Region | None, inherited: Any = None
+        cls, group: Group, spec: ChannelSpec, region: Span | None, inherited: Any = None
     ) -> Self:
         inherited.keep(group.rank, spec)
         return cls(group.rank, spec, inherited)
