@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from shmbench.cases import Case
 from shmbench.channels import CHANNELS, Channel, ChannelSpec, Driver
@@ -275,8 +275,3 @@ def plan(selections: tuple[Selection, ...], topology: Topology, *, asked_for: bo
             cases[limit.case] = None
     made.cases = list(cases)
     return made
-
-
-def narrowed(selection: Selection, **axes: object) -> Selection:
-    """The selection with the axes that the user gave (those that aren't None) in place of its."""
-    return replace(selection, **{name: axis for name, axis in axes.items() if axis is not None})  # type: ignore[arg-type]

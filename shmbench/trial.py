@@ -81,7 +81,7 @@ def failure_of(error: BaseException) -> Failure:
 
 @dataclass
 class _Opening:
-    """What a case opens, by its specs; made once in the leader, used by every rank after the fork."""
+    """What a case opens, by its specs: made in the leader, used by each rank after the fork."""
 
     channel: type[Channel] | None
     channel_spec: ChannelSpec | None
