@@ -136,10 +136,9 @@ class ForkedChannel(PairwiseChannel):
                 made.ends.append(cls.make_wire(spec.message_bytes))
         except OSError as error:
             made.close()
-            wanted = f"{len(made.ends) + 1} of {len(wires(spec))} wires"
-            raise Unavailable(f"python/{cls.kind}: can't make {wanted}: {error}", cls.remedy) from (
-                error
-            )
+            which = f"wire {len(made.ends) + 1} of {len(wires(spec))}"
+            message = f"python/{cls.kind}: can't make {which}: {error}"
+            raise Unavailable(message, cls.remedy) from error
         return made
 
     @classmethod
