@@ -87,8 +87,8 @@ def run(site: Path) -> Run:
 
 def test_an_installed_package_adds_a_channel_and_a_region_that_work(run: Run) -> None:
     seen = json.loads(run(CARRY_A_MESSAGE))
-    assert seen["channels"][-1] == "python/example_socketpair"
-    assert seen["regions"][-1] == "example_memfd"
+    assert "python/example_socketpair" in seen["channels"]
+    assert "example_memfd" in seen["regions"]
     assert seen["seen"] == "hello region"
 
 

@@ -10,7 +10,7 @@ from shmbench.channels.pairwise import PairwiseChannel
 from shmbench.channels.py_wires import PyEndpoint
 from shmbench.group import Group
 from shmbench.native.endpoint import NullEndpoint
-from shmbench.regions import Region
+from shmbench.regions import Span
 
 
 class PyNullEndpoint(PyEndpoint):
@@ -37,7 +37,7 @@ class _NullChannel(PairwiseChannel):
 
     @classmethod
     def open(
-        cls, group: Group, spec: ChannelSpec, region: Region | None, inherited: Any = None
+        cls, group: Group, spec: ChannelSpec, region: Span | None, inherited: Any = None
     ) -> Self:
         channel = cls()
         channel.rank = group.rank

@@ -56,7 +56,7 @@ class Mailbox:
 
 
 class MailboxEnd(PyEndpoint):
-    """What all ends share: the views of the slots, in their eternal order.
+    """What all ends share: the views of the slots, in the order in which messages pass.
 
     Slices of memoryviews copy 8 bytes in 54 ns, NumPy arrays in 157 and np.copyto in 255; from
     1 MiB on they are alike.
@@ -67,7 +67,6 @@ class MailboxEnd(PyEndpoint):
         self._next_slot: Callable[[], memoryview] = cycle(mailbox.slots).__next__
 
     def close(self) -> None:
-        # A region can't be unmapped while a view of it is alive.
         self._next_slot = closed
 
 
@@ -108,5 +107,7 @@ class MailboxChannel(PairwiseChannel):
         return self._end(wire, sends=False)
 
     def close(self) -> None:
+        # A region can't be unmapped while a view of it is alive.
         for end in self._ends.values():
             end.close()
+        self._memory = memoryview(b"")

@@ -20,7 +20,7 @@ from shmbench.channels.py_mailbox import Flag, Mailbox, MailboxChannel, MailboxE
 from shmbench.channels.py_wires import PyEndpoint, closed, fitted, refusal, unique_name
 from shmbench.errors import Unavailable
 from shmbench.group import Group
-from shmbench.regions import Region
+from shmbench.regions import Span
 
 _LOOKS_BEFORE_YIELD = 100
 
@@ -173,7 +173,7 @@ class PyFlagChannel(MailboxChannel):
 
     @classmethod
     def open(
-        cls, group: Group, spec: ChannelSpec, region: Region | None, inherited: Any = None
+        cls, group: Group, spec: ChannelSpec, region: Span | None, inherited: Any = None
     ) -> Self:
         assert region is not None
         return cls(group.rank, spec, region.memory)
@@ -216,7 +216,7 @@ class PySemaphoreChannel(MailboxChannel):
 
     @classmethod
     def open(
-        cls, group: Group, spec: ChannelSpec, region: Region | None, inherited: Any = None
+        cls, group: Group, spec: ChannelSpec, region: Span | None, inherited: Any = None
     ) -> Self:
         assert region is not None
         return cls(group.rank, spec, region.memory, inherited)

@@ -12,7 +12,7 @@ from shmbench.channels import Channel, ChannelSpec, Driver, Endpoint, Link
 from shmbench.channels.pairwise import PairwiseChannel, wires
 from shmbench.errors import Unavailable
 from shmbench.group import Group
-from shmbench.regions import Region
+from shmbench.regions import Span
 
 _SMALLEST = ChannelSpec(links=(Link(0, (1,)),), message_bytes=1)
 
@@ -136,15 +136,14 @@ class ForkedChannel(PairwiseChannel):
                 made.ends.append(cls.make_wire(spec.message_bytes))
         except OSError as error:
             made.close()
-            wanted = f"{len(made.ends) + 1} of {len(wires(spec))} wires"
-            raise Unavailable(f"python/{cls.kind}: can't make {wanted}: {error}", cls.remedy) from (
-                error
-            )
+            which = f"wire {len(made.ends) + 1} of {len(wires(spec))}"
+            message = f"python/{cls.kind}: can't make {which}: {error}"
+            raise Unavailable(message, cls.remedy) from error
         return made
 
     @classmethod
     def open(
-        cls, group: Group, spec: ChannelSpec, region: Region | None, inherited: Any = None
+        cls, group: Group, spec: ChannelSpec, region: Span | None, inherited: Any = None
     ) -> Self:
         inherited.keep(group.rank, spec)
         return cls(group.rank, spec, inherited)

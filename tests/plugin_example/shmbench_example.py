@@ -12,7 +12,7 @@ from shmbench.channels import ChannelSpec, Endpoint
 from shmbench.channels.pairwise import PairwiseChannel, wires
 from shmbench.errors import Unavailable
 from shmbench.group import Group
-from shmbench.regions import Region, RegionSpec
+from shmbench.regions import Region, RegionSpec, Span
 
 
 class SocketEnd:
@@ -68,7 +68,7 @@ class ExampleSocketpairChannel(PairwiseChannel):
 
     @classmethod
     def open(
-        cls, group: Group, spec: ChannelSpec, region: Region | None, inherited: Any = None
+        cls, group: Group, spec: ChannelSpec, region: Span | None, inherited: Any = None
     ) -> Self:
         for wire, (source, target) in zip(wires(spec), inherited.sockets, strict=True):
             if wire.source != group.rank:
