@@ -106,6 +106,7 @@ def cli() -> None:
     "the closest pair of different cores.",
 )
 @click.option("--first-touch", type=click.IntRange(0), help="The rank that writes each page first.")
+@click.option("--numa", help="local, interleave, or bind:N: the nodes of the region's memory.")
 @click.option("--dir", "directories", type=_Names(), help="Where file regions live.")
 @click.option("--budget", "budget_s", type=click.FloatRange(0, min_open=True), help="Seconds.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=30.0)

@@ -32,6 +32,7 @@ def _hand_over(case: Case, times: int = 1) -> LimitCase:
             region="anonymous",
             pages="prefault",
             first_touch=0,
+            numa="local",
         ),
         times,
     )
@@ -50,6 +51,7 @@ def _copies(case: Case, copies: int, times: int = 1) -> LimitCase:
             pages="prefault",
             message_bytes=case.message_bytes,
             first_touch=0,
+            numa="local",
         ),
         times,
     )

@@ -218,8 +218,9 @@ class Run:
         workload = WORKLOADS.get(case.workload)
         samples, _ = progress.headline()
         middle = median(samples) if samples else None
-        moved = workload.bytes_per_operation(case) if workload.moves_bytes else 0
         channel = CHANNELS.get(f"{case.driver}/{case.channel}") if case.channel else None
+        moves = workload.moves_bytes and (channel is None or channel.delivers)
+        moved = workload.bytes_per_operation(case) if moves else 0
         return Result(
             **msgspec.structs.asdict(case),
             host=host,

@@ -48,6 +48,7 @@ class Selection:
     placements: tuple[str, ...] | None = None
     directories: tuple[str, ...] | None = None
     first_touch: int = 0
+    numa: str = "local"
 
 
 @dataclass(frozen=True)
@@ -204,6 +205,7 @@ def _expand(selection: Selection, topology: Topology) -> Iterator[Case]:
                         ranks=ranks,
                         placement=placement,
                         first_touch=selection.first_touch if region else None,
+                        numa=selection.numa if region else None,
                         window=workload.default_window(size) if size else None,
                     )
 
@@ -228,7 +230,9 @@ def layout(case: Case) -> tuple[ChannelSpec | None, ChannelSpec | None, RegionSp
             size += channel.region_bytes(ack_spec)
     region_spec = None
     if case.region is not None:
-        region_spec = RegionSpec(size, case.pages or "prefault", case.directory)
+        region_spec = RegionSpec(
+            size, case.pages or "prefault", case.directory, case.numa or "local"
+        )
     return channel_spec, ack_spec, region_spec
 
 

@@ -14,24 +14,26 @@ import struct
 import subprocess
 import sys
 import time
-from typing import BinaryIO
+from contextlib import suppress
+from typing import IO
 
 import msgspec
 
-from shmbench.errors import PeerFailed, ShmbenchError
+from shmbench.clean import leftovers, remove
+from shmbench.errors import PeerFailed
 from shmbench.native.process import set_parent_death_signal
 from shmbench.trial import Trial, TrialReport, failure_of, run_trial
 
 _SPARE_S = 5.0  # beyond the ranks' own time-out, for the leader to clean up
 
 
-def write_frame(stream: BinaryIO, payload: bytes) -> None:
+def write_frame(stream: IO[bytes], payload: bytes) -> None:
     """Write one length-prefixed frame."""
     stream.write(struct.pack("<Q", len(payload)) + payload)
     stream.flush()
 
 
-def read_frame(stream: BinaryIO) -> bytes | None:
+def read_frame(stream: IO[bytes]) -> bytes | None:
     """Read one frame; None at the end of the stream."""
     header = stream.read(8)
     if len(header) < 8:
@@ -63,6 +65,11 @@ def _collect(pipe: int, deadline: float) -> bytes | None:
         received += chunk
 
 
+def _clear(trial: Trial) -> None:
+    """Remove what dead processes left: those that were killed between making and unlinking it."""
+    remove(leftovers([trial.case.directory] if trial.case.directory else []))
+
+
 def run_in_leader(trial: Trial) -> TrialReport:
     """Fork a leader for one trial and wait for it; it is killed when it takes too long."""
     read_end, write_end = os.pipe()
@@ -81,9 +88,13 @@ def run_in_leader(trial: Trial) -> TrialReport:
         os.kill(leader, signal.SIGKILL)
     _, status = os.waitpid(leader, 0)
     if not answer:
+        _clear(trial)
         how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "no report"
         return TrialReport(failure=failure_of(PeerFailed(f"the group's leader ended with {how}")))
-    return msgspec.msgpack.decode(answer, type=TrialReport)
+    report = msgspec.msgpack.decode(answer, type=TrialReport)
+    if report.failure is not None:
+        _clear(trial)
+    return report
 
 
 def main() -> None:
@@ -100,6 +111,9 @@ class Worker:
     """The parent's end of a measuring process; a context manager."""
 
     def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
         environment = dict(os.environ, OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "shmbench.worker"],
@@ -116,32 +130,42 @@ class Worker:
         self.close()
 
     def run(self, trial: Trial) -> TrialReport:
-        """Have one trial run.
-
-        Raises:
-            ShmbenchError: the measuring process is gone.
-        """
+        """Have one trial run; where the measuring process itself dies, another one is started."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
-            write_frame(self._process.stdin, msgspec.msgpack.encode(trial))  # type: ignore[arg-type]
-            answer = read_frame(self._process.stdout)  # type: ignore[arg-type]
+            write_frame(self._process.stdin, msgspec.msgpack.encode(trial))
+            answer = read_frame(self._process.stdout)
         except BrokenPipeError:
             answer = None
         if answer is None:
-            raise ShmbenchError(
-                f"the measuring process ended with status {self._process.wait()}",
-                "see its message above",
-            )
+            status = self._process.wait()
+            self.close()
+            self._start()
+            died = PeerFailed(f"the measuring process ended with status {status}")
+            return TrialReport(failure=failure_of(died))
         return msgspec.msgpack.decode(answer, type=TrialReport)
 
     def close(self) -> None:
-        """End the process and with it all that it forked."""
-        self._process.kill()
-        self._process.wait()
+        """End the process and all that it forked, and remove what they could not any more."""
+        deadline = time.monotonic() + _SPARE_S
+        while self._kill_session() and time.monotonic() < deadline:
+            time.sleep(0.001)
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
-                stream.close()
+                with suppress(BrokenPipeError):
+                    stream.close()
+        remove(leftovers())
+
+    def _kill_session(self) -> bool:
+        """Kill what is left of the process's session; False when nothing is."""
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        finally:
+            self._process.poll()
+        return True
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from shmbench.errors import ShmbenchError, Unavailable
 from shmbench.group import Group
 from shmbench.group.process import run_ranks
 from shmbench.native.cma import CONTROL_BYTES, CmaReceiver, CmaSender, allow_attach
-from shmbench.regions import Region
+from shmbench.regions import Span
 
 _SPINS_BEFORE_YIELD = 100
 _REMEDIES = {
@@ -63,7 +63,7 @@ class CmaChannel(PairwiseChannel):
 
     @classmethod
     def open(
-        cls, group: Group, spec: ChannelSpec, region: Region | None, inherited: Any = None
+        cls, group: Group, spec: ChannelSpec, region: Span | None, inherited: Any = None
     ) -> Self:
         assert region is not None, "cma keeps its control blocks in a region"
         return cls(group.rank, spec, region.address)

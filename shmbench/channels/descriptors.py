@@ -18,7 +18,7 @@ from shmbench.channels.pairwise import PairwiseChannel, wires
 from shmbench.errors import Unavailable
 from shmbench.group import Group
 from shmbench.native.descriptors import DescriptorEndpoint
-from shmbench.regions import Region
+from shmbench.regions import Span
 
 _REMEDIES = {
     errno.EMFILE: "allow more open files with: ulimit -n 4096",
@@ -113,7 +113,7 @@ class DescriptorChannel(PairwiseChannel):
         cls,
         group: Group,
         spec: ChannelSpec,
-        region: Region | None,
+        region: Span | None,
         inherited: Any = None,
     ) -> Self:
         channel = cls(group.rank, spec)
