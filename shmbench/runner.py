@@ -81,7 +81,6 @@ class _Progress:
         (self.doubtful if suspect else self.samples).append(report.value)
         self.group_flags.update(flag for flag in report.flags if flag != Flag.UNTRUSTED)
         self.counters.update(report.counters)
-        self.counters.update({"batches": report.batches, "disturbed_batches": report.disturbed})
         self.evidence = report.evidence
         if report.histogram is not None and not suspect:
             histogram = Histogram.from_bytes(report.histogram)

@@ -113,7 +113,7 @@ class _Loop:
         self,
         group: Group,
         subject: Subject,
-        timing_rank: int,
+        timing_rank: int | None,
         clock: Callable[[], int],
         counters: CounterSource,
     ) -> None:
@@ -138,7 +138,11 @@ class _Loop:
         return self._agree(iterations, [msgspec.msgpack.decode(i, type=_Report) for i in items])
 
     def _agree(self, iterations: int, reports: Sequence[_Report]) -> Batch:
-        timing = reports[self._timing_rank]
+        timing = (
+            max(reports, key=lambda report: report.elapsed_ns)
+            if self._timing_rank is None
+            else reports[self._timing_rank]
+        )
         if self._started_ns is None:
             self._started_ns = timing.now_ns
         self.spent_s = (timing.now_ns - self._started_ns) * 1e-9
@@ -235,7 +239,7 @@ def sample(
     group: Group,
     subject: Subject,
     options: SamplingOptions,
-    timing_rank: int = 0,
+    timing_rank: int | None = 0,
     clock: Callable[[], int] = monotonic_ns,
     counters: CounterSource | None = None,
 ) -> Sample:
@@ -245,7 +249,7 @@ def sample(
         group: the ranks; each is where it shall run already.
         subject: what is measured, in this rank.
         options: how much.
-        timing_rank: whose nanoseconds count.
+        timing_rank: whose nanoseconds count; None: those of the slowest rank.
         clock: nanoseconds; the group's time is kept by it.
         counters: what is read beside each batch; None for the calling thread's own.
     """
