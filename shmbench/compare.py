@@ -36,6 +36,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from shmbench import machine
 from shmbench.cases import Case
 from shmbench.errors import UsageError
 from shmbench.results import Result, ResultFile
@@ -147,8 +148,6 @@ def compare(
 
 
 def _causes(base: ResultFile, new: ResultFile, other_machine: bool) -> list[str]:
-    from shmbench import machine
-
     differences = machine.differences(base.machine, new.machine)
     if differences and not other_machine:
         raise UsageError(

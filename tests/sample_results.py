@@ -30,7 +30,7 @@ CHANNELS: dict[tuple[str, str], tuple[float, float, int]] = {
 REGIONS = ("anonymous", "file", "posix_shm", "memfd", "mp_shm")
 SIZES = (8, 256, 4096, 65536, 1 << 20)
 CORE_TO_CORE_S = 52e-9
-COPY_S_PER_BYTE = 0.05e-9
+COPY_S_PER_BYTE = 0.025e-9
 
 
 def sample_result(**changes: Any) -> Result:
@@ -99,16 +99,25 @@ def sample_file(
 def sample_machine(host: str = "node-a", cpus: int = 4) -> dict[str, Any]:
     """Facts of a machine, as they stand in a result file."""
     return {
-        "host": host,
+        "arch": "x86_64",
         "cpu_model": "AMD EPYC 9B14",
-        "cpus": cpus,
+        "cpus_online": cpus,
+        "cores": cpus // 2,
+        "smt_active": True,
+        "l2_bytes": 1 << 20,
+        "l3_bytes": 32 << 20,
         "numa_nodes": 1,
-        "kernel": "6.18.0",
         "memory_bytes": 24 << 30,
-        "transparent_hugepage": {"enabled": "madvise", "shmem_enabled": "never"},
-        "clock_source": "kvm-clock",
+        "hypervisor": "kvm",
+        "hostname": host,
+        "kernel": "6.18.0",
+        "mitigations": {"spectre_v1": "Mitigation: usercopy/swapgs barriers"},
+        "clock_source": "tsc",
+        "thp_enabled": "madvise",
+        "thp_shmem_enabled": "never",
+        "governor": None,
         "python": "3.12.4",
-        "virtual": True,
+        "load_average": [0.3, 0.2, 0.1],
     }
 
 

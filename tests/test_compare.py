@@ -1,31 +1,15 @@
 from __future__ import annotations
 
 import math
-import sys
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 from sample_results import sample_file, sample_machine, sample_result
 
-import shmbench
 from shmbench.compare import Comparison, _student_t, compare
 from shmbench.errors import UsageError
 from shmbench.results import SCHEMA, Failure, Limit, Result, ResultFile
-
-
-@pytest.fixture(autouse=True)
-def machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two machines differ in their CPU model, and change in their kernel."""
-    fake: Any = ModuleType("shmbench.machine")
-
-    def difference(name: str) -> Any:
-        return lambda a, b: [] if a.get(name) == b.get(name) else [f"{name}: {a[name]} / {b[name]}"]
-
-    fake.differences, fake.changes = difference("cpu_model"), difference("kernel")
-    monkeypatch.setitem(sys.modules, "shmbench.machine", fake)
-    monkeypatch.setattr(shmbench, "machine", fake, raising=False)
 
 
 def file_of(*results: Result, **facts: str) -> ResultFile:
