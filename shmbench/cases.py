@@ -22,6 +22,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         channel: kind of the channel, without its driver.
         placement: "same_cpu", "smt", "l3", "node", "cross_node", or CPUs such as "0,1".
         first_touch: the rank that writes each page of the region first.
+        numa: "local", "interleave" or "bind:N"; None where there is no region.
         window: messages between two acknowledgements, where the workload has a window.
         directory: where the region's file lives.
     """
@@ -40,7 +41,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     file_bytes: int | None = None
     launcher: Launcher = "process"
     message_bytes: int | None = None
-    first_touch: int = 0
+    first_touch: int | None = None
+    numa: str | None = None
     window: int | None = None
 
     def label(self) -> str:
@@ -52,6 +54,10 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
             parts.append(f"{self.driver}/{self.channel}")
         if self.region:
             parts.append(self.region if self.pages == "prefault" else f"{self.region}:{self.pages}")
+        if self.numa not in (None, "local"):
+            parts.append(f"numa {self.numa}")
+        if self.first_touch:
+            parts.append(f"rank {self.first_touch} first")
         if self.directory:
             parts.append(self.directory)
         if self.message_bytes is not None:

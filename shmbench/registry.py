@@ -27,7 +27,8 @@ class Registry(Generic[T]):
         what: the word for one entry in messages, such as "region".
         builtin: name -> "module:Class".
         entry_point_group: where installed packages add theirs; an entry point's name is the
-            name here. None where third parties can't add any.
+            name here, with a dot for the slash, which packaging tools warn about. None where
+            third parties can't add any.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Registry(Generic[T]):
     def _discover(self) -> None:
         if not self._discovered and self._entry_point_group is not None:
             for point in entry_points(group=self._entry_point_group):
-                self._targets.setdefault(point.name, point.value)
+                self._targets.setdefault(point.name.replace(".", "/"), point.value)
             self._discovered = True
 
     def names(self) -> list[str]:

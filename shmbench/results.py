@@ -89,6 +89,7 @@ class Result(msgspec.Struct, kw_only=True):
     operation: str | None = None
     copies: int | None = None
     first_touch: int | None = None
+    numa: str | None = None
     window: int | None = None
     cpus: list[int] = []
     evidence: dict[str, Any] | None = None

@@ -134,7 +134,7 @@ def test_every_fact_of_this_machine_has_its_type_and_goes_through_json() -> None
 
 def test_bytes_and_switches_are_shown_for_people() -> None:
     assert show("l3_bytes", 2**25) == "32 MiB"
-    assert show("memory_bytes", 25276514304) == "23.54 GiB"
+    assert show("memory_bytes", 25276514304) == "23.5 GiB"
     assert show("smt_active", True) == "on"
     assert show("huge_pages", {"2048kB": 3}) == "2048kB: 3"
     assert show("written_by_a_later_version", 7) == "7"

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 
 from shmbench.errors import Unavailable
 from shmbench.group import Group
-from shmbench.regions import Region
+from shmbench.regions import Span
 from shmbench.registry import Registry
 
 Driver = Literal["native", "python"]
@@ -102,7 +102,7 @@ class Channel(ABC):
     @classmethod
     @abstractmethod
     def open(
-        cls, group: Group, spec: ChannelSpec, region: Region | None, inherited: Any = None
+        cls, group: Group, spec: ChannelSpec, region: Span | None, inherited: Any = None
     ) -> Self:
         """Collective: every rank calls it. `region.memory` is zeroed or was never written."""
 

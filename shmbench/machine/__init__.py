@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from shmbench.machine import readers
 from shmbench.measure.sysfs import format_cpus
+from shmbench.units import format_bytes
 
 Role = Literal["hardware", "setting", "state"]
 
@@ -29,15 +30,6 @@ def _plain(value: Any) -> str:
 
 def _switch(value: bool) -> str:
     return "on" if value else "off"
-
-
-def _bytes(value: int) -> str:
-    size, unit = float(value), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if size < 1024:
-            break
-        size, unit = size / 1024, larger
-    return f"{size:.4g} {unit}"
 
 
 def _list(value: list[Any]) -> str:
@@ -88,16 +80,16 @@ _REGISTRY = (
     Fact("cpus_online", int, "hardware", lambda root: len(readers.online(root)), unit="CPUs"),
     Fact("cores", int, "hardware", readers.cores, unit="cores"),
     Fact("smt_active", bool, "hardware", readers.smt_active, _switch),
-    Fact("l1d_bytes", int, "hardware", _cache(1), _bytes, "B"),
-    Fact("l2_bytes", int, "hardware", _cache(2), _bytes, "B"),
-    Fact("l3_bytes", int, "hardware", _cache(3), _bytes, "B"),
+    Fact("l1d_bytes", int, "hardware", _cache(1), format_bytes, "B"),
+    Fact("l2_bytes", int, "hardware", _cache(2), format_bytes, "B"),
+    Fact("l3_bytes", int, "hardware", _cache(3), format_bytes, "B"),
     Fact("numa_nodes", int, "hardware", readers.numa_nodes, unit="nodes"),
     Fact(
         "memory_bytes",
         int,
         "hardware",
         lambda root: readers.meminfo_bytes(root, "MemTotal"),
-        _bytes,
+        format_bytes,
         "B",
     ),
     Fact("hypervisor", str, "hardware", readers.hypervisor),
@@ -116,7 +108,7 @@ _REGISTRY = (
     Fact("microcode", str, "setting", lambda root: readers.cpuinfo(root, "microcode")),
     Fact("mitigations", dict, "setting", readers.mitigations, _dict),
     Fact("clock_source", str, "setting", readers.clock_source),
-    Fact("page_bytes", int, "setting", lambda root: os.sysconf("SC_PAGESIZE"), _bytes, "B"),
+    Fact("page_bytes", int, "setting", lambda root: os.sysconf("SC_PAGESIZE"), format_bytes, "B"),
     Fact("thp_enabled", str, "setting", _thp("enabled")),
     Fact("thp_defrag", str, "setting", _thp("defrag")),
     Fact("thp_shmem_enabled", str, "setting", _thp("shmem_enabled")),
@@ -127,11 +119,11 @@ _REGISTRY = (
         int,
         "setting",
         lambda root: readers.meminfo_bytes(root, "SwapTotal"),
-        _bytes,
+        format_bytes,
         "B",
     ),
-    Fact("shm_bytes", int, "setting", readers.shm_bytes, _bytes, "B"),
-    Fact("cgroup_memory_bytes", int, "setting", readers.cgroup_memory_bytes, _bytes, "B"),
+    Fact("shm_bytes", int, "setting", readers.shm_bytes, format_bytes, "B"),
+    Fact("cgroup_memory_bytes", int, "setting", readers.cgroup_memory_bytes, format_bytes, "B"),
     Fact("cgroup_cpus", float, "setting", readers.cgroup_cpus, unit="CPUs"),
     Fact("python", str, "setting", lambda root: platform.python_version()),
     Fact("python_implementation", str, "setting", lambda root: platform.python_implementation()),
@@ -140,7 +132,7 @@ _REGISTRY = (
     Fact("shmbench", str, "setting", _version("shmbench")),
     Fact("numpy", str, "setting", _version("numpy")),
     Fact("posix_ipc", str, "setting", _version("posix_ipc")),
-    Fact("shm_free_bytes", int, "state", readers.shm_free_bytes, _bytes, "B"),
+    Fact("shm_free_bytes", int, "state", readers.shm_free_bytes, format_bytes, "B"),
     Fact("load_average", list, "state", readers.load_average, _list),
 )
 

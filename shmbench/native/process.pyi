@@ -1,1 +1,13 @@
+from typing import NamedTuple
+
+class ThreadUsage(NamedTuple):
+    voluntary_switches: int
+    involuntary_switches: int
+    minor_faults: int
+    major_faults: int
+    cpu_ns: int
+
+def pin_to_cpu(cpu: int) -> None: ...
+def current_cpu() -> int: ...
 def set_parent_death_signal(signal_number: int) -> None: ...
+def thread_usage() -> ThreadUsage: ...

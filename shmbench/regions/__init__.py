@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, Protocol, Self
 
 from shmbench.errors import Unavailable
 from shmbench.group import Group
@@ -40,6 +40,26 @@ class RegionSpec:
     pages: Pages = "prefault"
     directory: str | None = None
     numa: str = "local"
+
+
+class Span(Protocol):
+    """Shared bytes at an address of this rank: a region, or a part of one."""
+
+    memory: memoryview
+    address: int  # of memory[0]
+
+
+@dataclass
+class Slice:
+    """A part of a region; it lives as long as the region."""
+
+    memory: memoryview
+    address: int
+
+    @classmethod
+    def of(cls, region: Span, offset: int, size_bytes: int) -> Slice:
+        """The bytes from offset on."""
+        return cls(region.memory[offset : offset + size_bytes], region.address + offset)
 
 
 class Region(ABC):

@@ -2,9 +2,9 @@
 
 A workload is opened in each rank once per process group and then asked for batches. A batch of n
 iterations is called in every rank at once, after a barrier; each rank gives the nanoseconds it
-took by its own clock; those of `timing_rank` count. What runs between the two clock reads is a
-native loop (driver native) or this workload's own Python loop (driver python): one each, for all
-channels.
+took by its own clock; those of `timing_rank` count (or the slowest rank's). What runs between the
+two clock reads is a native loop (driver native) or this workload's own Python loop (driver python):
+one each, for all channels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 from shmbench.cases import Case
 from shmbench.channels import Channel, Driver, Link
 from shmbench.group import Group
-from shmbench.regions import Region
+from shmbench.regions import Span
 from shmbench.registry import Registry
 
 if TYPE_CHECKING:
@@ -25,14 +25,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Context:
-    """What a workload has to work with in one rank."""
+    """What a workload has to work with in one rank.
+
+    Attributes:
+        region: the workload's own memory, `region_bytes` long; None where it wants none.
+        channel: open for `links`; None where it uses no channel.
+        acks: a second channel of the same kind, open for `ack_links` with messages of 8 bytes.
+        cpus: of each rank.
+    """
 
     case: Case
     group: Group
-    region: Region | None
-    channel: Channel | None
     cpus: tuple[int, ...]
-    yielding: bool
+    region: Span | None = None
+    channel: Channel | None = None
+    acks: Channel | None = None
 
 
 class Workload(ABC):
@@ -51,8 +58,8 @@ class Workload(ABC):
     default_ranks: ClassVar[int] = 2
     min_ranks: ClassVar[int] = 2
     max_ranks: ClassVar[int | None] = None
-    default_window: ClassVar[int | None] = None
-    timing_rank: ClassVar[int] = 0
+    needs_two_cpus: ClassVar[bool] = False  # it spins without yielding
+    timing_rank: ClassVar[int | None] = 0  # None: the slowest rank's time counts
 
     @classmethod
     def links(cls, ranks: int) -> tuple[Link, ...]:
@@ -60,9 +67,24 @@ class Workload(ABC):
         return ()
 
     @classmethod
+    def ack_links(cls, ranks: int) -> tuple[Link, ...]:
+        """Who acknowledges to whom; empty where nothing is acknowledged."""
+        return ()
+
+    @classmethod
     def region_bytes(cls, case: Case) -> int:
         """How much of a region's memory it wants for itself."""
         return 0
+
+    @classmethod
+    def channel_bytes(cls, case: Case, channel: type[Channel]) -> int:
+        """The size of the messages that the channel carries for this case."""
+        return case.message_bytes or 8
+
+    @classmethod
+    def default_window(cls, message_bytes: int) -> int | None:
+        """Messages between two acknowledgements; None where there is no window."""
+        return None
 
     @classmethod
     def operations(cls, case: Case) -> int:
@@ -106,10 +128,10 @@ WORKLOADS: Registry[Workload] = Registry(
     "workload",
     {
         "ping_pong": "shmbench.workloads.ping_pong:PingPong",
-        "stream": "shmbench.workloads.stream:Stream",
+        "stream": "shmbench.workloads.windows:Stream",
         "bidirectional": "shmbench.workloads.bidirectional:Bidirectional",
-        "fan_out": "shmbench.workloads.fan_out:FanOut",
-        "fan_in": "shmbench.workloads.fan_in:FanIn",
+        "fan_out": "shmbench.workloads.windows:FanOut",
+        "fan_in": "shmbench.workloads.windows:FanIn",
         "barrier": "shmbench.workloads.barrier:Barrier",
         "core_to_core": "shmbench.workloads.core_to_core:CoreToCore",
         "contention": "shmbench.workloads.contention:Contention",

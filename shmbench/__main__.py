@@ -1,0 +1,5 @@
+"""`python -m shmbench`."""
+
+from shmbench.cli import main
+
+main()

@@ -1,0 +1,261 @@
+"""The command line: one short function a command. What it needs is imported when it runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from shmbench import __version__
+from shmbench.errors import ResultFormatError, ShmbenchError, Unavailable, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+_LOG_WIDTH = 180  # where there is no terminal to ask
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else _LOG_WIDTH)
+
+
+def _show(*parts: RenderableType) -> None:
+    console = _console()
+    for part in parts:
+        console.print(part)
+
+
+def _show_json(value: Any) -> None:
+    import msgspec
+
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=1).decode())
+
+
+class _Sizes(click.ParamType):
+    """Comma-separated message sizes, such as 8,4K,1M."""
+
+    name = "sizes"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        from shmbench.units import parse_bytes_list
+
+        return tuple(parse_bytes_list(value)) if isinstance(value, str) else value
+
+
+class _Names(click.ParamType):
+    """Comma-separated names."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        names = tuple(name.strip() for name in value.split(",") if name.strip())
+        if not names:
+            self.fail("give at least one name", param, ctx)
+        return names
+
+
+class _Placements(click.ParamType):
+    """Names of placements, or one list of CPUs by rank: a list has commas itself."""
+
+    name = "placements"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value.replace(",", "").replace("-", "").isdigit():
+            return (value,)
+        return _Names().convert(value, param, ctx)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__)
+def cli() -> None:
+    """How fast is this node's shared memory, and is that what the hardware can do?
+
+    Measures every way in which processes on a Linux node share memory and pass messages, beside
+    what the hardware can do; says which is best, and whether it has become slower.
+
+    Exit codes: 0 fine, 1 a regression or a failed case, 2 wrong usage.
+    """
+
+
+@cli.command()
+@click.argument("suite", required=False)
+@click.option("--workload", "workloads", type=_Names(), help="Only these, e.g. ping_pong,stream.")
+@click.option("--channel", "channels", type=_Names(), help="Only these, e.g. spin,pipe.")
+@click.option("--region", "regions", type=_Names(), help="Over these, e.g. anonymous,memfd.")
+@click.option("--size", "sizes", type=_Sizes(), help="Message sizes, e.g. 8,4K,1M.")
+@click.option("--ranks", type=click.IntRange(2, 1024), help="How many ranks.")
+@click.option("--driver", type=click.Choice(["native", "python"]), help="Only this driver.")
+@click.option(
+    "--pages", type=_Names(), help="untouched, prefault, thp, hugetlb; default: by region."
+)
+@click.option(
+    "--placement",
+    "placements",
+    type=_Placements(),
+    help="same_cpu, smt, l3, node, cross_node, available, pairs, or CPUs such as 0,1; default: "
+    "the closest pair of different cores.",
+)
+@click.option("--first-touch", type=click.IntRange(0), help="The rank that writes each page first.")
+@click.option("--numa", help="local, interleave, or bind:N: the nodes of the region's memory.")
+@click.option("--dir", "directories", type=_Names(), help="Where file regions live.")
+@click.option("--budget", "budget_s", type=click.FloatRange(0, min_open=True), help="Seconds.")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=30.0)
+@click.option("--quick", is_flag=True, help="Two or three groups a case: rough figures, soon.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="The result file.")
+def run(suite: str | None, output: Path | None, **options: Any) -> None:
+    """Measure SUITE (quick, ipc, all), or what the options choose.
+
+    Without a suite, the options choose from everything; without any, the suite is quick. Each case
+    is measured in fresh groups of processes, all cases in turn, until its interval is narrow or the
+    budget ends; each at least once.
+    """
+    from shmbench.report.tables import results_table
+    from shmbench.session import measure
+
+    _check_output(output)
+    axes = {name: options.pop(name) for name in list(options) if name not in _EFFORT}
+    file = measure(suite, axes, output=output, **options)
+    _show(results_table(file))
+    for line in _closing_lines(file.plan, output):
+        click.echo(line)
+    if file.plan["interrupted"] or any(result.error for result in file.results):
+        sys.exit(1)
+
+
+_EFFORT = ("budget_s", "timeout_s", "quick")
+
+
+def _check_output(output: Path | None) -> None:
+    if output is not None and not os.access(output.parent, os.W_OK):
+        raise UsageError(
+            f"--output {output}: the directory {output.parent} is missing or can't be written",
+            "create it, or choose another",
+        )
+
+
+def _closing_lines(plan: dict[str, Any], output: Path | None) -> list[str]:
+    lines = [f"left out: {label}: {why}" for label, why in plan["left_out"].items()]
+    if plan["interrupted"]:
+        lines.append("interrupted: these are the figures until then")
+    if output is not None:
+        lines.append(f"results: {output}")
+    return lines
+
+
+@cli.command("list")
+@click.argument(
+    "what", required=False, type=click.Choice(["regions", "channels", "workloads", "suites"])
+)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def list_(what: str | None, as_json: bool) -> None:
+    """What there is, whether it is available here, and if not, why and the remedy."""
+    from shmbench.catalogue import catalogue
+    from shmbench.report.tables import list_table
+
+    found = catalogue() if what is None else {what: catalogue()[what]}
+    if as_json:
+        _show_json(found)
+    else:
+        _show(*(list_table(name, rows) for name, rows in found.items()))
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def doctor(as_json: bool) -> None:
+    """What this node offers, what stands in the way of a good figure, and the remedy."""
+    from shmbench.doctor import as_dicts, checks
+    from shmbench.report.tables import doctor_table
+
+    found = as_dicts(checks())
+    if as_json:
+        _show_json(found)
+    else:
+        _show(doctor_table(found))
+
+
+@cli.command()
+@click.argument("base", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path))
+@click.option("--confidence", type=float, default=0.95, show_default=True)
+@click.option("--threshold", type=float, default=0.05, show_default=True, help="Least change.")
+@click.option("--other-machine", is_flag=True, help="Compare although the machines differ.")
+@click.option("--all", "everything", is_flag=True, help="Show unchanged cases as well.")
+def compare(base: Path, new: Path, everything: bool, **options: Any) -> None:
+    """Compare two result files; exit 1 when something is significantly worse."""
+    from shmbench.compare import compare as compare_files
+    from shmbench.report.tables import comparison_table
+    from shmbench.results import load
+
+    comparison = compare_files(load(base), load(new), **options)
+    _show(comparison_table(comparison, everything=everything))
+    if comparison.regressions:
+        sys.exit(1)
+
+
+@cli.command()
+@click.argument("results", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default="report.html",
+    show_default=True,
+)
+def report(results: tuple[Path, ...], output: Path) -> None:
+    """Write one HTML file that needs no network, from one result file or several."""
+    from shmbench.report.html import write_report
+    from shmbench.results import load
+
+    _check_output(output)
+    write_report([load(path) for path in results], output)
+    click.echo(f"report: {output}")
+
+
+@cli.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("--dir", "directories", type=_Names(), help="Where `run --dir` kept its files.")
+def clean(dry_run: bool, directories: tuple[str, ...] | None) -> None:
+    """Remove what a killed run left behind: only ours, and only where its maker is dead."""
+    from shmbench.clean import leftovers, remove
+
+    found = leftovers(directories or ())
+    for path in found if dry_run else remove(found):
+        click.echo(f"{'would remove' if dry_run else 'removed'} {path}")
+    if not found:
+        click.echo("nothing was left behind")
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"shmbench: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+def _interrupt(number: int, frame: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run a command; an error is one line, and never a traceback."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        _fail(f"{error.format_message()} (see: shmbench --help)", 2)
+    except (UsageError, ResultFormatError, Unavailable) as error:
+        _fail(str(error), 2)
+    except ShmbenchError as error:
+        _fail(str(error), 1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}", 1)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted", 1)

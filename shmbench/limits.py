@@ -1,0 +1,75 @@
+"""What a figure stands beside: the case that measures what the hardware can do, in the same run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shmbench.cases import Case
+from shmbench.channels import CHANNELS
+from shmbench.workloads.barrier import rounds
+
+# Below, handing over the line dominates a one-way message; above, copying its bytes does.
+_LATENCY_BYTES_MAX = 4096
+
+
+@dataclass(frozen=True)
+class LimitCase:
+    """A limit: its name in results, the case that measures it, and how many times it counts."""
+
+    name: str
+    case: Case
+    times: int = 1
+
+
+def _hand_over(case: Case, times: int = 1) -> LimitCase:
+    return LimitCase(
+        "core_to_core",
+        Case(
+            workload="core_to_core",
+            driver="native",
+            ranks=2,
+            placement=case.placement,
+            region="anonymous",
+            pages="prefault",
+            first_touch=0,
+            numa="local",
+        ),
+        times,
+    )
+
+
+def _copies(case: Case, copies: int, times: int = 1) -> LimitCase:
+    return LimitCase(
+        f"memcpy ({copies} {'copy' if copies == 1 else 'copies'})",
+        Case(
+            workload="memcpy",
+            driver="native",
+            ranks=2,
+            placement=case.placement,
+            variant="one_copy" if copies == 1 else "two_copies",
+            region="anonymous",
+            pages="prefault",
+            message_bytes=case.message_bytes,
+            first_touch=0,
+            numa="local",
+        ),
+        times,
+    )
+
+
+def limit_of(case: Case) -> LimitCase | None:
+    """The limit of a case; None where there is none to state.
+
+    There is none for the null channel, for ranks that share a CPU, and for more than two ranks.
+    """
+    if case.channel is None or case.placement == "same_cpu" or case.ranks != 2:
+        return None
+    copies = min(2, CHANNELS.get(f"{case.driver}/{case.channel}").copies)
+    if copies == 0:
+        return None
+    if case.workload == "barrier":
+        return _hand_over(case, rounds(case.ranks))
+    assert case.message_bytes is not None
+    if case.workload == "ping_pong" and case.message_bytes <= _LATENCY_BYTES_MAX:
+        return _hand_over(case)
+    return _copies(case, copies, 2 if case.workload == "bidirectional" else 1)

@@ -1,0 +1,281 @@
+"""Which cases a run has: a suite is a list of selections, a selection a product of axes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from shmbench.cases import Case
+from shmbench.channels import CHANNELS, Channel, ChannelSpec, Driver
+from shmbench.errors import Unavailable, UsageError
+from shmbench.limits import limit_of
+from shmbench.measure.placement import (
+    Topology,
+    available,
+    closest_pair_name,
+    pairs,
+    representative_pairs,
+    resolve,
+)
+from shmbench.regions import REGIONS, Pages, RegionSpec
+from shmbench.regions.file import default_directories
+from shmbench.registry import nearest
+from shmbench.workloads import WORKLOADS, Workload
+
+_KIB, _MIB = 1024, 1024 * 1024
+_MATRIX_PAIRS_MAX = 66  # all pairs of 12 CPUs; above, one pair a distance
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A product of axes; an axis that is None takes each workload's or region's own default.
+
+    Attributes:
+        channels: kinds, each with all of its drivers; None: all there are.
+        driver: only channels and workloads of this driver; None: both.
+        placements: names or lists of CPUs; "pairs" stands for all pairs of CPUs.
+        directories: for regions that live in one; None: one on tmpfs and one on disk.
+    """
+
+    workloads: tuple[str, ...]
+    channels: tuple[str, ...] | None = None
+    driver: Driver | None = None
+    regions: tuple[str, ...] = ("anonymous",)
+    pages: tuple[Pages, ...] | None = None
+    sizes: tuple[int, ...] = (8, 4 * _KIB, _MIB)
+    ranks: int | None = None
+    placements: tuple[str, ...] | None = None
+    directories: tuple[str, ...] | None = None
+    first_touch: int = 0
+    numa: str = "local"
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A named plan: what it measures, and how long it takes unless told otherwise."""
+
+    summary: str
+    selections: tuple[Selection, ...]
+    budget_s: float
+
+
+@dataclass
+class Plan:
+    """The cases of a run, the limits' cases among them, and what was left out and why."""
+
+    cases: list[Case] = field(default_factory=list)
+    left_out: dict[str, Unavailable] = field(default_factory=dict)
+
+
+_SIZES = (8, 64, 512, 4 * _KIB, 32 * _KIB, 256 * _KIB, _MIB, 8 * _MIB, 64 * _MIB)
+_REGIONS = ("file", "posix_shm", "memfd", "hugetlb", "mp_shm")
+
+SUITES: dict[str, Suite] = {
+    "quick": Suite(
+        "two minutes: every channel at a small and a large message, regions, placements, pages",
+        (
+            Selection(("ping_pong",), sizes=(8, 64 * _KIB)),
+            Selection(("stream",), sizes=(8, _MIB)),
+            Selection(("ping_pong",), ("spin",), regions=_REGIONS, sizes=(8,)),
+            Selection(("ping_pong",), ("semaphore", "pipe"), placements=("same_cpu",), sizes=(8,)),
+            Selection(("stream",), ("spin",), pages=("untouched",), sizes=(_MIB,)),
+            Selection(("bidirectional",), ("spin", "pipe"), sizes=(_MIB,)),
+            Selection(("barrier",), ("spin", "futex")),
+            Selection(("fan_out", "fan_in"), ("spin", "pipe"), sizes=(4 * _KIB,)),
+            Selection(("contention",)),
+            Selection(("core_to_core",), placements=("representative",)),
+        ),
+        75,
+    ),
+    "ipc": Suite(
+        "every workload, channel and region over all sizes, 8 B to 64 MiB",
+        (
+            Selection(("ping_pong", "stream", "bidirectional"), sizes=_SIZES),
+            Selection(("fan_out", "fan_in"), sizes=(8, 4 * _KIB, _MIB)),
+            Selection(("barrier",)),
+            Selection(("ping_pong", "stream"), ("spin",), regions=_REGIONS, sizes=_SIZES),
+            Selection(
+                ("ping_pong", "stream"),
+                ("spin",),
+                pages=("untouched", "thp", "hugetlb"),
+                sizes=(4 * _KIB, _MIB, 64 * _MIB),
+            ),
+            Selection(("ping_pong",), placements=("available",), sizes=(8,)),
+            Selection(("contention",)),
+            Selection(("core_to_core",), placements=("pairs",)),
+        ),
+        1500,
+    ),
+}
+SUITES["all"] = Suite("all suites", SUITES["ipc"].selections + SUITES["quick"].selections, 1800)
+
+
+def suite(name: str) -> Suite:
+    """The suite of that name.
+
+    Raises:
+        UsageError: there is none; the remedy is the nearest match.
+    """
+    if name not in SUITES:
+        raise UsageError(f"unknown suite {name!r}", nearest(name, SUITES))
+    return SUITES[name]
+
+
+def _channels(selection: Selection, workload: type[Workload]) -> list[type[Channel] | None]:
+    """The channels of a selection that this workload can use; [None] where it uses none."""
+    if not workload.uses_channel:
+        return [None] if selection.driver in (None, *workload.drivers) else []
+    known = {name.partition("/")[2] for name in CHANNELS.names()}
+    for kind in selection.channels or ():
+        if kind not in known:
+            raise UsageError(f"unknown channel {kind!r}", nearest(kind, known))
+    chosen: list[type[Channel] | None] = []
+    for name in CHANNELS.names():
+        driver, _, kind = name.partition("/")
+        if (
+            driver in workload.drivers
+            and selection.driver in (None, driver)
+            and (selection.channels is None or kind in selection.channels)
+        ):
+            chosen.append(CHANNELS.get(name))
+    return chosen
+
+
+def _placements(selection: Selection, topology: Topology) -> list[str]:
+    found: list[str] = []
+    for name in selection.placements or (closest_pair_name(topology),):
+        if name == "available":
+            offered = available(topology)
+            found += [n for n, cpus in offered.items() if not isinstance(cpus, Unavailable)]
+        elif name in ("pairs", "representative"):
+            all_pairs = pairs(topology)
+            few = name == "representative" or len(all_pairs) > _MATRIX_PAIRS_MAX
+            chosen = representative_pairs(topology) if few else all_pairs
+            found += [f"{a},{b}" for a, b, _ in chosen]
+        else:
+            found.append(name)
+    return found
+
+
+def _directories(selection: Selection, region: str | None) -> list[str | None]:
+    if region is None or not REGIONS.get(region).takes_directory:
+        return [None]
+    return list(selection.directories or default_directories())
+
+
+def _pages(selection: Selection, region: str | None) -> tuple[Pages, ...]:
+    if selection.pages is not None:
+        return selection.pages
+    return (REGIONS.get(region).default_pages,) if region else ("prefault",)
+
+
+def _ranks(selection: Selection, workload: type[Workload]) -> int:
+    ranks = selection.ranks or workload.default_ranks
+    return max(workload.min_ranks, min(ranks, workload.max_ranks or ranks))
+
+
+def _expand(selection: Selection, topology: Topology) -> Iterator[Case]:
+    """All cases of a selection, available or not."""
+    for name in selection.workloads:
+        workload = WORKLOADS.get(name)
+        sizes: tuple[int | None, ...] = selection.sizes if workload.has_sizes else (None,)
+        ranks = _ranks(selection, workload)
+        for channel, size, variant, placement in itertools.product(
+            _channels(selection, workload),
+            sizes,
+            workload.variants,
+            _placements(selection, topology),
+        ):
+            needs_region = workload.uses_region or (channel is not None and channel.uses_region)
+            regions: tuple[str | None, ...] = selection.regions if needs_region else (None,)
+            for region in regions:
+                for pages, directory in itertools.product(
+                    _pages(selection, region), _directories(selection, region)
+                ):
+                    yield Case(
+                        workload=name,
+                        variant=variant,
+                        channel=channel.kind if channel else None,
+                        driver=channel.driver if channel else workload.drivers[0],
+                        region=region,
+                        pages=pages,
+                        directory=directory,
+                        message_bytes=size,
+                        ranks=ranks,
+                        placement=placement,
+                        first_touch=selection.first_touch if region else None,
+                        numa=selection.numa if region else None,
+                        window=workload.default_window(size) if size else None,
+                    )
+
+
+def layout(case: Case) -> tuple[ChannelSpec | None, ChannelSpec | None, RegionSpec | None]:
+    """What a case opens: its channel, the channel of its acknowledgements, and its region.
+
+    The region holds the channel's part, then the acknowledgements', then the workload's own.
+    """
+    workload = WORKLOADS.get(case.workload)
+    channel_spec = ack_spec = None
+    size = workload.region_bytes(case)
+    if case.channel is not None:
+        channel = CHANNELS.get(f"{case.driver}/{case.channel}")
+        channel_spec = ChannelSpec(
+            workload.links(case.ranks), workload.channel_bytes(case, channel)
+        )
+        size += channel.region_bytes(channel_spec)
+        acks = workload.ack_links(case.ranks)
+        if acks:
+            ack_spec = ChannelSpec(acks, 8)
+            size += channel.region_bytes(ack_spec)
+    region_spec = None
+    if case.region is not None:
+        region_spec = RegionSpec(
+            size, case.pages or "prefault", case.directory, case.numa or "local"
+        )
+    return channel_spec, ack_spec, region_spec
+
+
+def obstacle(case: Case, topology: Topology) -> Unavailable | None:
+    """Why this machine can't measure a case; None when it can."""
+    placement = resolve(case.placement, case.ranks, topology)
+    workload = WORKLOADS.get(case.workload)
+    if workload.needs_two_cpus and placement.shares_cpu:
+        return Unavailable(
+            f"{case.workload} spins without yielding, and ranks share a CPU here",
+            "choose a --placement with a CPU for each rank",
+        )
+    channel_spec, _, region_spec = layout(case)
+    if case.channel is not None:
+        found = CHANNELS.get(f"{case.driver}/{case.channel}").probe(channel_spec)
+        if found is not None:
+            return found
+    return REGIONS.get(case.region).probe(region_spec) if case.region else None
+
+
+def plan(selections: tuple[Selection, ...], topology: Topology, *, asked_for: bool) -> Plan:
+    """The cases of a run, in order, each once, followed by those that measure their limits.
+
+    Args:
+        asked_for: the user named what to measure, so a case that this machine can't measure stays
+            in the plan, to fail; otherwise it is left out, with the reason.
+
+    Raises:
+        UsageError: an unknown kind, or a CPU that can't be used.
+        Unavailable: a placement that this machine lacks.
+    """
+    made = Plan()
+    cases: dict[Case, None] = {}
+    for selection in selections:
+        for case in _expand(selection, topology):
+            why = None if asked_for else obstacle(case, topology)
+            if why is None:
+                cases[case] = None
+            else:
+                made.left_out[case.label()] = why
+    for case in list(cases):
+        limit = None if resolve(case.placement, case.ranks, topology).shares_cpu else limit_of(case)
+        if limit is not None:
+            cases[limit.case] = None
+    made.cases = list(cases)
+    return made

@@ -1,0 +1,220 @@
+"""One case in one fresh group of processes: open, validate, sample, close. Runs in the leader.
+
+The leader makes what must be inherited, forks the ranks, and puts their reports together. Nothing
+that it imports draws, prints or parses command lines.
+"""
+
+from __future__ import annotations
+
+import gc
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from shmbench.cases import Case
+from shmbench.channels import CHANNELS, Channel, ChannelSpec
+from shmbench.errors import ShmbenchError, ValidationFailed
+from shmbench.group import Group
+from shmbench.group.process import run_ranks
+from shmbench.measure.flags import Flag
+from shmbench.measure.sampling import Sample, SamplingOptions, sample
+from shmbench.native.histogram import Histogram
+from shmbench.native.process import pin_to_cpu
+from shmbench.regions import REGIONS, Region, RegionSpec, Slice, Span
+from shmbench.regions.pages import evidence, prepare
+from shmbench.results import Failure
+from shmbench.suites import layout
+from shmbench.workloads import WORKLOADS, Context, Workload
+
+_HISTOGRAM_OPERATIONS_MAX = 20_000
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """What a leader is asked to do.
+
+    Attributes:
+        cpus: the CPU of each rank.
+        timeout_s: until all ranks must have reported.
+    """
+
+    case: Case
+    cpus: tuple[int, ...]
+    sampling: SamplingOptions
+    timeout_s: float = 30.0
+
+
+class RankReport(msgspec.Struct):
+    """What rank 0 says at the end; the others have nothing to add."""
+
+    sample: Sample
+    evidence: dict[str, Any] | None
+    histogram: bytes | None
+
+
+class TrialReport(msgspec.Struct):
+    """What came of a trial.
+
+    Attributes:
+        value: seconds per operation, the median over batches; None when it failed.
+        batches, disturbed: how many were measured, and how many of them were left out.
+        histogram: of single operations, as Histogram.to_bytes gives it.
+    """
+
+    value: float | None = None
+    batches: int = 0
+    disturbed: int = 0
+    flags: list[str] = []
+    counters: dict[str, float] = {}
+    evidence: dict[str, Any] | None = None
+    histogram: bytes | None = None
+    failure: Failure | None = None
+
+
+def failure_of(error: BaseException) -> Failure:
+    """An error as the result file keeps it."""
+    if isinstance(error, ShmbenchError):
+        return Failure(type=type(error).__name__, message=error.message, remedy=error.remedy)
+    return Failure(type=type(error).__name__, message=str(error) or repr(error))
+
+
+@dataclass
+class _Opening:
+    """What a case opens, by its specs: made in the leader, used by each rank after the fork."""
+
+    channel: type[Channel] | None
+    channel_spec: ChannelSpec | None
+    ack_spec: ChannelSpec | None
+    region: type[Region] | None
+    region_spec: RegionSpec | None
+    inherited: dict[str, Any]
+
+    @classmethod
+    def of(cls, trial: Trial, stack: ExitStack) -> _Opening:
+        """Make what has to be inherited; the stack releases it in the leader."""
+        case = trial.case
+        channel_spec, ack_spec, region_spec = layout(case)
+        shares_cpu = len(set(trial.cpus)) < len(trial.cpus)
+        opening = cls(
+            CHANNELS.get(f"{case.driver}/{case.channel}") if case.channel else None,
+            channel_spec and replace(channel_spec, yielding=shares_cpu),
+            ack_spec and replace(ack_spec, yielding=shares_cpu),
+            REGIONS.get(case.region) if case.region else None,
+            region_spec,
+            {},
+        )
+        if opening.region and opening.region_spec:
+            opening.inherited["region"] = opening.region.inherit(opening.region_spec)
+        if opening.channel and opening.channel_spec:
+            opening.inherited["channel"] = opening.channel.inherit(opening.channel_spec)
+        if opening.channel and opening.ack_spec:
+            opening.inherited["acks"] = opening.channel.inherit(opening.ack_spec)
+        for made in opening.inherited.values():
+            if made is not None:
+                stack.callback(made.close)
+        return opening
+
+
+def _open(
+    trial: Trial, opening: _Opening, group: Group, stack: ExitStack
+) -> tuple[Workload, Region | None, dict[str, Any] | None]:
+    """In a rank: open region, channels and workload; the stack closes them in reverse."""
+    region: Region | None = None
+    prepared: dict[str, Any] | None = None
+    if opening.region and opening.region_spec:
+        region = opening.region.open(group, opening.region_spec, opening.inherited["region"])
+        stack.callback(region.close)
+        prepared = prepare(region, opening.region_spec, group, trial.case.first_touch or 0)
+    offset = 0
+
+    def part(size: int) -> Span | None:
+        nonlocal offset
+        if region is None or size == 0:
+            return None
+        offset += size
+        return Slice.of(region, offset - size, size)
+
+    channels: list[Channel | None] = []
+    for name, spec in (("channel", opening.channel_spec), ("acks", opening.ack_spec)):
+        channel = None
+        if opening.channel and spec:
+            memory = part(opening.channel.region_bytes(spec))
+            channel = opening.channel.open(group, spec, memory, opening.inherited[name])
+            stack.callback(channel.close)
+        channels.append(channel)
+    workload_class = WORKLOADS.get(trial.case.workload)
+    own = part(workload_class.region_bytes(trial.case))
+    workload = workload_class(Context(trial.case, group, trial.cpus, own, *channels))
+    stack.callback(workload.close)
+    return workload, region, prepared
+
+
+def _histogram(workload: Workload, case: Case, group: Group, measured: Sample) -> bytes | None:
+    """The pass for percentiles: as many operations as one batch had, bounded."""
+    if not workload.has_percentiles:
+        return None
+    iterations = min(_HISTOGRAM_OPERATIONS_MAX, max(b.iterations for b in measured.batches))
+    histogram = Histogram()
+    group.barrier()
+    workload.histogram_batch(iterations, histogram)
+    return histogram.to_bytes() if group.rank == 0 else None
+
+
+def _run_rank(trial: Trial, opening: _Opening, group: Group) -> bytes:
+    """Everything that one rank does."""
+    gc.disable()
+    pin_to_cpu(trial.cpus[group.rank])
+    with ExitStack() as stack:
+        workload, region, prepared = _open(trial, opening, group, stack)
+        group.barrier()
+        workload.validate()
+        group.barrier()
+        measured = sample(group, workload, trial.sampling, workload.timing_rank)
+        if tuple(measured.cpus) != trial.cpus:
+            raise ValidationFailed(
+                f"ranks ran on CPUs {measured.cpus}, not on {list(trial.cpus)}",
+                "something else changes the affinity of processes on this machine",
+            )
+        histogram = _histogram(workload, trial.case, group, measured)
+        shown = None
+        if region is not None and prepared is not None:
+            shown = {**prepared, **evidence(region)}
+        group.barrier()
+        if group.rank != 0:
+            return b""
+        return msgspec.msgpack.encode(RankReport(measured, shown, histogram))
+
+
+def run_trial(trial: Trial) -> TrialReport:
+    """Measure one case in one fresh group; an error of any kind is in the report."""
+    try:
+        with ExitStack() as stack:
+            opening = _Opening.of(trial, stack)
+            answers = run_ranks(
+                len(trial.cpus),
+                lambda group: _run_rank(trial, opening, group),
+                timeout_s=trial.timeout_s,
+            )
+    except Exception as error:
+        return TrialReport(failure=failure_of(error))
+    report = msgspec.msgpack.decode(answers[0], type=RankReport)
+    flags = list(report.sample.flags)
+    if trial.case.pages == "untouched":
+        flags.append(Flag.UNTOUCHED)
+    if (
+        trial.case.pages == "thp"
+        and report.evidence is not None
+        and report.evidence["huge_bytes"] < report.evidence["bytes"]
+    ):
+        flags.append(Flag.THP_NOT_GOT)
+    operations = WORKLOADS.get(trial.case.workload).operations(trial.case)
+    return TrialReport(
+        value=report.sample.seconds / operations,
+        batches=len(report.sample.batches),
+        disturbed=sum(bool(batch.flags) for batch in report.sample.batches),
+        flags=[str(flag) for flag in flags],
+        counters=report.sample.counters,
+        evidence=report.evidence,
+        histogram=report.histogram,
+    )
