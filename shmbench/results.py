@@ -7,11 +7,19 @@ from typing import Any
 
 import msgspec
 
-from shmbench.cases import Cache, Launcher
+from shmbench.cases import Cache, Case, Launcher
 from shmbench.channels import Driver
 from shmbench.errors import ResultFormatError
 
 SCHEMA = "shmbench/1"
+
+# The keys of each result that other people's scripts rely on: written always, null where one does
+# not apply, and wanted when a file is read.
+FIXED_KEYS = (
+    *("workload", "channel", "region", "pages", "policy", "cache", "directory", "file_bytes"),
+    *("driver", "launcher", "message_bytes", "ranks", "placement", "host", "unit", "samples"),
+    *("median", "ci", "percentiles", "bytes_per_second", "limit", "counters", "flags", "error"),
+)
 
 
 class Limit(msgspec.Struct, kw_only=True):
@@ -87,6 +95,10 @@ class Result(msgspec.Struct, kw_only=True):
     evidence: dict[str, Any] | None = None
     groups: int = 0
 
+    def case(self) -> Case:
+        """The case that was measured; two results are of the same thing when theirs are equal."""
+        return Case(**{name: getattr(self, name) for name in Case.__struct_fields__})
+
 
 class ResultFile(msgspec.Struct, kw_only=True):
     """A whole run: the machine, the plan that was asked for, and a result a case."""
@@ -127,11 +139,16 @@ def load(path: Path) -> ResultFile:
         ) from error
     remedy = "measure again with: shmbench run --output FILE.json"
     try:
-        schema = msgspec.json.decode(raw, type=dict[str, Any]).get("schema")
+        document = msgspec.json.decode(raw, type=dict[str, Any])
+        schema = document.get("schema")
         if schema != SCHEMA:
             raise ResultFormatError(
                 f"{path}: schema is {schema!r}, this program reads {SCHEMA!r}", remedy
             )
-        return msgspec.json.decode(raw, type=ResultFile)
-    except msgspec.MsgspecError as error:
+        file = msgspec.convert(document, type=ResultFile)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ResultFormatError(f"{path}: not a result file: {error}", remedy) from error
+    for index, result in enumerate(document["results"]):
+        if missing := [key for key in FIXED_KEYS if key not in result]:
+            raise ResultFormatError(f"{path}: results[{index}] lacks {', '.join(missing)}", remedy)
+    return file
