@@ -25,13 +25,14 @@ ENDLESS = SamplingOptions(batches=1_000_000, group_s=1000.0)
 
 def children(pid: int) -> list[int]:
     try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        listing = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        return [int(child) for child in listing.split()]
     except FileNotFoundError:
         return []
 
 
 def in_shm() -> set[str]:
-    return {name for name in os.listdir("/dev/shm") if "shmbench" in name}
+    return {path.name for path in Path("/dev/shm").glob("*shmbench*")}
 
 
 def case_of(workload: str, channel: str | None) -> Case:
@@ -190,7 +191,7 @@ def check_nothing_accumulates(worker: Worker, times: int) -> None:
     def held() -> tuple[int, int]:
         maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
         shared = [line for line in maps if line.split()[1].endswith("s")]
-        return len(os.listdir(f"/proc/{pid}/fd")), len(shared)
+        return len(list(Path(f"/proc/{pid}/fd").iterdir())), len(shared)
 
     def one(number: int) -> None:
         case = case_of(*pairs[number % len(pairs)])
