@@ -19,8 +19,8 @@ def _row(name: str, summary: str, why: ShmbenchError | None = None) -> Row:
         "name": name,
         "available": why is None,
         "summary": summary,
-        "reason": why and why.message,
-        "remedy": why and why.remedy,
+        "reason": why.message if why else None,
+        "remedy": why.remedy if why else None,
     }
 
 

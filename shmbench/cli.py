@@ -37,42 +37,28 @@ def _show_json(value: Any) -> None:
     click.echo(msgspec.json.format(msgspec.json.encode(value), indent=1).decode())
 
 
-class _Sizes(click.ParamType):
+def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
     """Comma-separated message sizes, such as 8,4K,1M."""
+    from shmbench.units import parse_bytes_list
 
-    name = "sizes"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        from shmbench.units import parse_bytes_list
-
-        return tuple(parse_bytes_list(value)) if isinstance(value, str) else value
+    return None if value is None else tuple(parse_bytes_list(value))
 
 
-class _Names(click.ParamType):
+def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
     """Comma-separated names."""
-
-    name = "names"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        names = tuple(name.strip() for name in value.split(",") if name.strip())
-        if not names:
-            self.fail("give at least one name", param, ctx)
-        return names
+    if value is None:
+        return None
+    names = tuple(name.strip() for name in value.split(",") if name.strip())
+    if not names:
+        raise UsageError(f"{param.opts[0]} is empty", "give at least one name")
+    return names
 
 
-class _Placements(click.ParamType):
+def _placements(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
     """Names of placements, or one list of CPUs by rank: a list has commas itself."""
-
-    name = "placements"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        if value.replace(",", "").replace("-", "").isdigit():
-            return (value,)
-        return _Names().convert(value, param, ctx)
+    if value is not None and value.replace(",", "").replace("-", "").isdigit():
+        return (value,)
+    return _names(ctx, param, value)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -89,25 +75,25 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("suite", required=False)
-@click.option("--workload", "workloads", type=_Names(), help="Only these, e.g. ping_pong,stream.")
-@click.option("--channel", "channels", type=_Names(), help="Only these, e.g. spin,pipe.")
-@click.option("--region", "regions", type=_Names(), help="Over these, e.g. anonymous,memfd.")
-@click.option("--size", "sizes", type=_Sizes(), help="Message sizes, e.g. 8,4K,1M.")
+@click.option("--workload", "workloads", callback=_names, help="Only these, e.g. ping_pong,stream.")
+@click.option("--channel", "channels", callback=_names, help="Only these, e.g. spin,pipe.")
+@click.option("--region", "regions", callback=_names, help="Over these, e.g. anonymous,memfd.")
+@click.option("--size", "sizes", callback=_sizes, help="Message sizes, e.g. 8,4K,1M.")
 @click.option("--ranks", type=click.IntRange(2, 1024), help="How many ranks.")
 @click.option("--driver", type=click.Choice(["native", "python"]), help="Only this driver.")
 @click.option(
-    "--pages", type=_Names(), help="untouched, prefault, thp, hugetlb; default: by region."
+    "--pages", callback=_names, help="untouched, prefault, thp, hugetlb; default: by region."
 )
 @click.option(
     "--placement",
     "placements",
-    type=_Placements(),
+    callback=_placements,
     help="same_cpu, smt, l3, node, cross_node, available, pairs, or CPUs such as 0,1; default: "
     "the closest pair of different cores.",
 )
 @click.option("--first-touch", type=click.IntRange(0), help="The rank that writes each page first.")
 @click.option("--numa", help="local, interleave, or bind:N: the nodes of the region's memory.")
-@click.option("--dir", "directories", type=_Names(), help="Where file regions live.")
+@click.option("--dir", "directories", callback=_names, help="Where file regions live.")
 @click.option("--budget", "budget_s", type=click.FloatRange(0, min_open=True), help="Seconds.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=30.0)
 @click.option("--quick", is_flag=True, help="Two or three groups a case: rough figures, soon.")
@@ -222,7 +208,7 @@ def report(results: tuple[Path, ...], output: Path) -> None:
 
 @cli.command()
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
-@click.option("--dir", "directories", type=_Names(), help="Where `run --dir` kept its files.")
+@click.option("--dir", "directories", callback=_names, help="Where `run --dir` kept its files.")
 def clean(dry_run: bool, directories: tuple[str, ...] | None) -> None:
     """Remove what a killed run left behind: only ours, and only where its maker is dead."""
     from shmbench.clean import leftovers, remove

@@ -28,6 +28,7 @@ from shmbench.workloads import WORKLOADS
 
 # Of a case's groups: from this share on, a remark about single groups is one about the case.
 _NOTICEABLE_SHARE = 0.25
+_FLAGS = {str(flag): flag for flag in Flag}
 _ABOUT_A_GROUP = frozenset({Flag.UNSTABLE, Flag.FOREIGN_CPU, Flag.STEAL})
 
 
@@ -81,7 +82,6 @@ class _Progress:
         (self.doubtful if suspect else self.samples).append(report.value)
         self.group_flags.update(flag for flag in report.flags if flag != Flag.UNTRUSTED)
         self.counters.update(report.counters)
-        self.counters.update({"batches": report.batches, "disturbed_batches": report.disturbed})
         self.evidence = report.evidence
         if report.histogram is not None and not suspect:
             histogram = Histogram.from_bytes(report.histogram)
@@ -116,7 +116,7 @@ class _Progress:
         found += rule.flags(samples, self.decision) if samples else []
         for flag, count in self.group_flags.items():
             if flag not in _ABOUT_A_GROUP or count >= _NOTICEABLE_SHARE * self.groups:
-                found.append(Flag(flag))
+                found.append(_FLAGS[flag])
         if self.placement is not None and self.placement.oversubscribed:
             found.append(Flag.OVERSUBSCRIBED)
         return [str(flag) for flag in Flag if flag in found]

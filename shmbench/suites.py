@@ -231,7 +231,11 @@ def layout(case: Case) -> tuple[ChannelSpec | None, ChannelSpec | None, RegionSp
     region_spec = None
     if case.region is not None:
         region_spec = RegionSpec(
-            size, case.pages or "prefault", case.directory, case.numa or "local"
+            size,
+            case.pages or "prefault",
+            case.directory,
+            case.numa or "local",
+            case.first_touch or 0,
         )
     return channel_spec, ack_spec, region_spec
 

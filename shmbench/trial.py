@@ -58,13 +58,10 @@ class TrialReport(msgspec.Struct):
 
     Attributes:
         value: seconds per operation, the median over batches; None when it failed.
-        batches, disturbed: how many were measured, and how many of them were left out.
         histogram: of single operations, as Histogram.to_bytes gives it.
     """
 
     value: float | None = None
-    batches: int = 0
-    disturbed: int = 0
     flags: list[str] = []
     counters: dict[str, float] = {}
     evidence: dict[str, Any] | None = None
@@ -211,8 +208,6 @@ def run_trial(trial: Trial) -> TrialReport:
     operations = WORKLOADS.get(trial.case.workload).operations(trial.case)
     return TrialReport(
         value=report.sample.seconds / operations,
-        batches=len(report.sample.batches),
-        disturbed=sum(bool(batch.flags) for batch in report.sample.batches),
         flags=[str(flag) for flag in flags],
         counters=report.sample.counters,
         evidence=report.evidence,

@@ -33,7 +33,7 @@ def test_pinning_one_thread_leaves_the_others_alone(affinity):
     assert sorted(os.sched_getaffinity(0)) == affinity
 
 
-@pytest.mark.parametrize("cpu", [1023, 1024, 100_000])
+@pytest.mark.parametrize("cpu", [8192, 100_000])
 def test_a_cpu_that_is_not_there_is_an_error_that_names_it(affinity, cpu):
     with pytest.raises(OSError, match=f"pin to CPU {cpu}: .*EINVAL") as caught:
         process.pin_to_cpu(cpu)

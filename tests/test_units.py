@@ -111,7 +111,7 @@ def test_a_duration_without_a_unit_is_in_seconds(text, seconds):
 
 @pytest.mark.parametrize("text", ["", "soon", "-1", "5 parsecs", "1e-6", "5 S"])
 def test_garbage_instead_of_a_duration_is_refused(text):
-    with pytest.raises(UsageError, match="duration|unit of time"):
+    with pytest.raises(UsageError, match=r"duration|unit of time"):
         units.parse_duration(text)
 
 

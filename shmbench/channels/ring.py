@@ -65,8 +65,15 @@ class SpinRing(Channel):
         sizes = [layout.size_bytes for layout in self._layouts]
         self._addresses = [region.address + offset for offset in accumulate([0, *sizes[:-1]])]
 
+        self._ends: dict[int, RingEndpoint] = {}  # by link: an end counts what passed it
+
+    def _make_end(self, link: int, reader: int) -> RingEndpoint:
+        return self.end(self._region, self._addresses[link], self._layouts[link], reader)
+
     def _end(self, link: int, reader: int) -> RingEndpoint:
-        end = self.end(self._region, self._addresses[link], self._layouts[link], reader)
+        if link in self._ends:
+            return self._ends[link]
+        end = self._ends[link] = self._make_end(link, reader)
         if self._spec.yielding:
             end.spins_before_yield = _LOOKS_BEFORE_YIELD
         return end
@@ -78,7 +85,8 @@ class SpinRing(Channel):
         return self._end(link, self._spec.links[link].targets.index(self._rank))
 
     def close(self) -> None:
-        """The memory is the region's; nothing else is held."""
+        """Let go of the ends; the memory is the region's."""
+        self._ends.clear()
 
 
 class FutexRing(SpinRing):
@@ -93,7 +101,7 @@ class AdaptiveRing(SpinRing):
 
     kind = "adaptive"
 
-    def _end(self, link: int, reader: int) -> RingEndpoint:
+    def _make_end(self, link: int, reader: int) -> RingEndpoint:
         end = FutexEnd(self._region, self._addresses[link], self._layouts[link], reader)
         end.looks = 0 if self._spec.yielding else _LOOKS_BEFORE_SLEEP
         return end
@@ -132,7 +140,7 @@ class EventfdRing(SpinRing):
     def inherit(cls, spec: ChannelSpec) -> _Eventfds:
         return _Eventfds(spec)
 
-    def _end(self, link: int, reader: int) -> RingEndpoint:
+    def _make_end(self, link: int, reader: int) -> RingEndpoint:
         fds: _Eventfds = self._inherited
         return EventfdEnd(
             self._region,
@@ -144,4 +152,5 @@ class EventfdRing(SpinRing):
         )
 
     def close(self) -> None:
+        super().close()
         self._inherited.close()

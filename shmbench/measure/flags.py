@@ -24,7 +24,7 @@ class Flag(StrEnum):
         flag.hint = hint
         return flag
 
-    # about a batch; see DISTURBING
+    # about a batch, which is then left out of the headline
     PREEMPTED = (
         "preempted",
         "batches in which a rank had to wait for its CPU were left out",
@@ -87,7 +87,3 @@ class Flag(StrEnum):
         "the kernel gave small pages where huge ones were asked for",
         "see `shmbench doctor` for transparent huge pages",
     )
-
-
-# A batch that has one of these is left out of the headline.
-DISTURBING = frozenset({Flag.PREEMPTED, Flag.MOVED})

@@ -3,8 +3,8 @@
 The life of a region in a process group: the leader calls `inherit` before it forks the ranks;
 each rank calls `open` with what was inherited; each rank calls `close`. Kinds that can be attached
 by processes that are no relatives (by name, or by descriptor) leave `inherit` alone: `open` lets
-rank 0 create the region, hands its name to the others by `allgather`, and unlinks the name as soon
-as all have attached, so that nothing is left behind however a run ends.
+one rank create the region, hands its name to the others by `allgather`, and unlinks the name as
+soon as all have attached. Only a kill within `open` leaves a name, and `names` knows it as stale.
 
 Every kind reserves its memory when it is created (posix_fallocate where there is a file), so that
 a full file system is an `Unavailable`, and never a SIGBUS.
@@ -12,11 +12,12 @@ a full file system is an `Unavailable`, and never a SIGBUS.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, Self
 
-from shmbench.errors import Unavailable
+from shmbench.errors import Unavailable, UsageError
 from shmbench.group import Group
 from shmbench.registry import Registry
 
@@ -34,12 +35,27 @@ class RegionSpec:
             others are brought about by `shmbench.regions.pages.prepare`.
         directory: where `file` regions live; None for kinds that have no directory.
         numa: "local" (the kernel's default), "interleave", or "bind:N" with a node's number.
+        created_by: the rank that creates and reserves the region. Reserving in tmpfs places the
+            pages on that rank's NUMA node, so it is the rank that is to touch them first.
+
+    Raises:
+        UsageError: a size below 1, or no such NUMA placement.
     """
 
     size_bytes: int
     pages: Pages = "prefault"
     directory: str | None = None
     numa: str = "local"
+    created_by: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size_bytes < 1:
+            raise UsageError(f"a region of {self.size_bytes} bytes", "ask for at least 1")
+        if not re.fullmatch(r"local|interleave|bind:\d+", self.numa):
+            raise UsageError(
+                f"unknown NUMA placement {self.numa!r}",
+                "choose local, interleave or bind:N (N: a node)",
+            )
 
 
 class Span(Protocol):

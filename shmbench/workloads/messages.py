@@ -65,10 +65,10 @@ class MessageWorkload(Workload):
         for link in range(len(self._links)):
             for number in range(count):
                 if link in self.outs:
-                    self.outs[link].send(memoryview(_pattern(link, number, size)))
+                    self.outs[link].send(_pattern(link, number, size).data)
                 elif link in self.ins:
                     scratch.fill(0)
-                    received = self.ins[link].recv_into(memoryview(scratch))
+                    received = self.ins[link].recv_into(scratch.data)
                     if received != size or not np.array_equal(
                         scratch, _pattern(link, number, size)
                     ):

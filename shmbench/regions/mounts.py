@@ -1,0 +1,34 @@
+"""Which file system a path is on."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import psutil
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A mounted file system, as /proc/self/mounts names it."""
+
+    point: str
+    filesystem: str
+    options: str
+
+    @property
+    def in_memory(self) -> bool:
+        """Are its files nothing but memory?"""
+        return self.filesystem in ("tmpfs", "ramfs")
+
+
+def mount_of(path: str) -> Mount | None:
+    """The mount that a path lies in; None where the mount table can't be read."""
+    real = os.path.realpath(path)
+    found = None
+    for part in psutil.disk_partitions(all=True):
+        inside = os.path.commonpath([real, part.mountpoint]) == part.mountpoint
+        # Of two mounts on one point, the later one covers the earlier.
+        if inside and (found is None or len(part.mountpoint) >= len(found.point)):
+            found = Mount(part.mountpoint, part.fstype, part.opts)
+    return found
