@@ -91,7 +91,15 @@ def sample_file(
         schema=SCHEMA,
         machine=sample_machine(host, cpus),
         created=created,
-        plan={"suite": "ipc", "budget_s": 90.0, "seed": seed},
+        plan={
+            "suite": "ipc",
+            "options": {"sizes": [8, 4096]},
+            "groups": [5, 20],
+            "budget_s": 90.0,
+            "elapsed_s": 88.2,
+            "left_out": {"ping_pong 8 B cross_node": "there is one NUMA node"},
+            "interrupted": False,
+        },
         results=results,
     )
 
@@ -236,7 +244,7 @@ def _groups_of_ranks(noisy: _Noise) -> list[Result]:
             ranks=3,
             cpus=[0, 1, 2],
             operation=operation,
-            flags=["more ranks than CPUs"],
+            flags=["oversubscribed"],
         )
         for channel in ("spin", "futex", "pipe")
         for workload, factor, operation in (

@@ -290,8 +290,11 @@ class Simulation:
 class TestTheRuleInSimulation:
     @pytest.mark.parametrize(
         ("groups", "noise", "repeats"),
-        [(5, (0.02, 0.04), 100), (3, (0.02, 0.04), 30), (12, (0.002, 0.01), 50)],
-        ids=["quick run", "three groups", "quiet cases"],
+        [
+            pytest.param(5, (0.02, 0.04), 100, id="quick run"),
+            pytest.param(3, (0.02, 0.04), 100, id="three groups", marks=pytest.mark.slow),
+            pytest.param(12, (0.002, 0.01), 100, id="quiet cases", marks=pytest.mark.slow),
+        ],
     )
     def test_two_runs_of_the_same_show_no_regression(
         self, groups: int, noise: tuple[float, float], repeats: int
@@ -310,7 +313,9 @@ class TestTheRuleInSimulation:
         )
         assert simulation.alarms(400) <= 400 * 0.05
 
-    @pytest.mark.parametrize(("cases", "repeats"), [(1, 300), (90, 30)])
+    @pytest.mark.parametrize(
+        ("cases", "repeats"), [(1, 300), pytest.param(90, 30, marks=pytest.mark.slow)]
+    )
     @pytest.mark.parametrize("groups", [10, 20])
     def test_a_case_that_is_a_tenth_slower_is_found(
         self, cases: int, repeats: int, groups: int

@@ -24,6 +24,7 @@ _WRITTEN_CPUS_MAX = 16
 _CONDITIONS: tuple[Callable[[Result], str], ...] = (
     lambda result: result.variant or "",
     text.region,
+    lambda result: "" if result.numa in (None, "local") else f"NUMA memory {result.numa}",
     lambda result: result.policy or "",
     lambda result: result.cache or "",
     lambda result: f"{result.ranks} ranks",
@@ -168,12 +169,15 @@ def _by_size(lines: Sequence[Sequence[Result]], title: str) -> Figure:
 
 
 def _limits(results: Sequence[Result], rates: bool) -> list[traces.Trace]:
-    """What the hardware can do: a line a limit, over the sizes that have it."""
+    """What the hardware can do: a line a limit and placement, over the sizes that have it."""
     limits: dict[str, dict[int, float]] = {}
+    many = len({result.placement for result in results}) > 1
     for result in results:
         limit, size = result.limit, result.message_bytes
-        if limit is not None and size and text.limits_bandwidth(limit) == rates and limit.value > 0:
-            limits.setdefault(limit.name, {})[size] = limit.value
+        if limit is not None and size and limit.value > 0:
+            name = f"{limit.name} {result.placement}" if many else limit.name
+            at_limit = (result.bytes_per_second or 0) * limit.ratio if rates else limit.value
+            limits.setdefault(name, {})[size] = at_limit
     return [
         traces.limit_line(name, values, number, rates)
         for number, (name, values) in enumerate(sorted(limits.items()))

@@ -62,6 +62,7 @@ _COLUMNS = (
     _Column("region", lambda result: result.region or ""),
     _Column("directory", lambda result: result.directory or ""),
     _Column("pages", lambda result: result.pages or ""),
+    _Column("numa", lambda result: result.numa or ""),
     _Column("policy", lambda result: result.policy or ""),
     _Column("cache", lambda result: result.cache or ""),
     _Column(
@@ -140,9 +141,14 @@ class _Run:
         return shown(top), shown(others)
 
     def plan(self) -> str:
-        """What was asked for."""
-        asked = ((key, value) for key, value in self.file.plan.items() if value is not None)
-        return ", ".join(f"{_words(key)} {value}" for key, value in asked)
+        """What was asked for, and how it went."""
+        asked = ((key, value) for key, value in self.file.plan.items() if key != "left_out")
+        return ", ".join(f"{_words(key)} {_value(key, value)}" for key, value in asked if value)
+
+    def left_out(self) -> list[tuple[str, str]]:
+        """(case, why) of what was asked for and can't be measured here."""
+        found = self.file.plan.get("left_out")
+        return [(str(case), str(why)) for case, why in found.items()] if found else []
 
     def plots(self) -> list[dict[str, Any]]:
         """Each figure, and the run that it belongs to."""
@@ -160,7 +166,16 @@ def _interleaved(plots: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, An
 
 def _words(key: str) -> str:
     """A key as words; its unit is left out where the value is shown with it."""
-    return key.removesuffix("_bytes").replace("_", " ")
+    return key.removesuffix("_bytes").removesuffix("_s").replace("_", " ")
+
+
+def _value(key: str, value: object) -> str:
+    """A value of the plan, whose keys are the runner's own."""
+    if isinstance(value, dict):
+        return ", ".join(f"{_words(name)} {_value(name, item)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return " to ".join(map(str, value)) if key == "groups" else ",".join(map(str, value))
+    return f"{value} s" if key.endswith("_s") else str(value)
 
 
 def _date(created: str) -> str:

@@ -22,7 +22,7 @@ STYLES = {
     "worse": "bold red",
     "failed": "bold red",
     "missing": "yellow",
-    "warning": "yellow",
+    "warn": "yellow",
     "no": "yellow",
     "undecided": "yellow",
 }
@@ -44,6 +44,7 @@ _IDENTITY: tuple[Column, ...] = (
 _CONDITIONS: tuple[Column, ...] = (
     ("variant", lambda result: result.variant or ""),
     ("region", text.region),
+    ("numa", lambda result: "" if result.numa in (None, "local") else f"numa {result.numa}"),
     ("policy", lambda result: result.policy or ""),
     ("cache", lambda result: result.cache or ""),
     ("file", lambda result: format_bytes(result.file_bytes) if result.file_bytes else ""),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from shmbench.measure.flags import Flag
-from shmbench.results import Limit, Result
+from shmbench.results import Result
 from shmbench.units import format_bytes, format_duration, format_frequency, format_rate
 
 DRIVERS = {
@@ -64,17 +64,12 @@ def rate(result: Result) -> str:
     return operation_rate(result) if short else byte_rate(result)
 
 
-def limits_bandwidth(limit: Limit) -> bool:
-    """Is it a limit of bytes a second, rather than of latency?"""
-    return limit.name.startswith("memcpy")
-
-
 def of_limit(result: Result) -> str:
     """How far from the hardware: "1.05x" the time, or "93 %" of the bandwidth."""
     limit = result.limit
     if limit is None or limit.ratio <= 0:
         return ""
-    if limits_bandwidth(limit):
+    if result.bytes_per_second is not None:
         return f"{100 / limit.ratio:.0f} %"
     return f"{limit.ratio:.2f}x" if limit.ratio < 10 else f"{limit.ratio:.0f}x"
 
@@ -97,6 +92,7 @@ def conditions(result: Result) -> list[str]:
         (result.region, f"region {result.region}"),
         (result.directory, f"in {result.directory}"),
         (result.pages, f"pages {result.pages}"),
+        (result.numa not in (None, "local"), f"NUMA memory {result.numa}"),
         (result.policy, f"policy {result.policy}"),
         (result.cache, f"{result.cache} cache"),
         (result.ranks, f"{result.ranks} ranks"),

@@ -93,18 +93,19 @@ def limit_line(name: str, values: dict[int, float], number: int, rates: bool) ->
     """A limit in grey.
 
     Args:
-        values: message size -> seconds per operation at the limit.
+        values: message size -> bytes a second, or seconds per operation, at the limit.
     """
     sizes = sorted(values)
-    y = [size / values[size] if rates else values[size] for size in sizes]
+    y = [values[size] for size in sizes]
     show = format_rate if rates else format_duration
     return {
         "type": "scatter",
-        "mode": "lines",
+        "mode": "lines" if len(sizes) > 1 else "markers",
         "name": f"limit: {escape(name)}",
         "x": sizes,
         "y": y,
         "line": {"color": LIMIT_COLOUR, "dash": DASHES[1 + number % 3], "width": 2},
+        "marker": {"color": LIMIT_COLOUR, "symbol": "line-ew-open", "size": 14},
         "hovertext": [f"limit: {escape(name)}<br>{show(value)}" for value in y],
         "hoverinfo": "text",
     }
