@@ -192,7 +192,7 @@ def _streams(noisy: _Noise) -> list[Result]:
                 seconds=seconds,
                 workload="stream",
                 message_bytes=size,
-                window=64,
+                window=max(1, min(1024, (1 << 20) // size)),
                 operation="message",
                 limit=(name, copies * max(size * COPY_S_PER_BYTE, 2e-9)),
                 flags=["untrusted"] if (channel, size) == ("mp_queue", 8) else [],
