@@ -83,7 +83,7 @@ class _Progress:
         self.group_flags.update(flag for flag in report.flags if flag != Flag.UNTRUSTED)
         self.counters.update(report.counters)
         self.evidence = report.evidence
-        if report.histogram is not None and not suspect:
+        if report.histogram is not None:
             histogram = Histogram.from_bytes(report.histogram)
             if self.histogram is None:
                 self.histogram = histogram
