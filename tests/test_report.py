@@ -181,11 +181,12 @@ class TestFigures:
         self, drawn: dict[str, Any]
     ) -> None:
         traces = drawn["stream: bandwidth by message size, native driver"].traces
-        limits = {t["name"]: dict(zip(t["x"], t["y"], strict=True)) for t in traces}
-        once = limits["limit: memcpy (1 copy)"][1 << 20]
-        twice = limits["limit: memcpy (2 copies)"][1 << 20]
+        lines = {t["name"]: dict(zip(t["x"], t["y"], strict=True)) for t in traces}
+        once = lines["limit: memcpy (1 copy)"][1 << 20]
+        twice = lines["limit: memcpy (2 copies)"][1 << 20]
         assert once == pytest.approx(40e9)
         assert once == pytest.approx(2 * twice)
+        assert "null" not in lines
 
     def test_a_line_has_its_interval_and_a_hover_text_with_unit_and_conditions(self) -> None:
         results = [sample_result(message_bytes=size, median=1.0, ci=[0.9, 1.2]) for size in (8, 64)]

@@ -146,8 +146,11 @@ _BARS = "bars are 95 % intervals over process groups"
 
 def _by_size(lines: Sequence[Sequence[Result]], title: str) -> Figure:
     """A line a channel over the message's size: bandwidth where bytes move, else latency."""
+    # The null channel moves no bytes, so it has no place among bandwidths.
+    moving = [line for line in lines if all(result.bytes_per_second for result in line)]
+    rates = bool(moving)
+    lines = moving or lines
     flat = [result for line in lines for result in line]
-    rates = all(result.bytes_per_second for result in flat)
     usual = _Usual(flat)
     drawn = [
         traces.line_over_sizes(line, usual.name(line[0]), number, rates)
