@@ -141,7 +141,7 @@ class _Noise:
     def result(self, seconds: float, *, percentiles: bool = False, **changes: Any) -> Result:
         samples = seconds * np.exp(self.rng.normal(0, self.noise, self.groups))
         median = float(np.median(samples))
-        if "limit" in changes:
+        if changes.get("limit"):
             name, value = changes["limit"]
             changes["limit"] = Limit(name=name, value=value, ratio=median / value)
         if percentiles:
@@ -183,7 +183,7 @@ def _latencies(noisy: _Noise) -> list[Result]:
 def _streams(noisy: _Noise) -> list[Result]:
     results = []
     for (driver, channel), (start, per_byte, copies) in CHANNELS.items():
-        for size in SIZES if copies else ():
+        for size in SIZES:
             seconds = start / 8 + size * per_byte / 2
             name = "memcpy (1 copy)" if copies == 1 else "memcpy (2 copies)"
             result = noisy.over(
@@ -192,13 +192,13 @@ def _streams(noisy: _Noise) -> list[Result]:
                 seconds=seconds,
                 workload="stream",
                 message_bytes=size,
-                window=64,
+                window=max(1, min(1024, (1 << 20) // size)),
                 operation="message",
-                limit=(name, copies * max(size * COPY_S_PER_BYTE, 2e-9)),
+                limit=(name, copies * max(size * COPY_S_PER_BYTE, 2e-9)) if copies else None,
                 flags=["untrusted"] if (channel, size) == ("mp_queue", 8) else [],
             )
-            assert result.median is not None
-            result.bytes_per_second = size / result.median
+            if copies and result.median is not None:
+                result.bytes_per_second = size / result.median
             results.append(result)
     return results
 

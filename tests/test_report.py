@@ -72,13 +72,16 @@ class TestTables:
         result = sample_result(
             percentiles={"p50": 55e-9, "p99": 180e-9},
             limit=Limit(name="core_to_core", value=52e-9, ratio=1.06),
-            flags=["preempted"],
+            flags=["preempted", "budget"],
         )
-        output = shown(tables.results_table(file_of(result)))
+        other = sample_result(channel="futex", flags=["budget"])
+        output = shown(tables.results_table(file_of(result, other)))
         row = next(line for line in output.splitlines() if line.strip().startswith("spin"))
         for cell in ("8 B", "55 ns", "-2 +2 %", "180 ns", "1.06x", "preempted"):
             assert cell in row
         assert "core_to_core" in output
+        assert "budget" not in row
+        assert "all flagged budget" in output
 
     def test_conditions_that_all_rows_share_are_said_once(self) -> None:
         same = [sample_result(message_bytes=size) for size in (8, 64)]
@@ -178,11 +181,12 @@ class TestFigures:
         self, drawn: dict[str, Any]
     ) -> None:
         traces = drawn["stream: bandwidth by message size, native driver"].traces
-        limits = {t["name"]: dict(zip(t["x"], t["y"], strict=True)) for t in traces}
-        once = limits["limit: memcpy (1 copy)"][1 << 20]
-        twice = limits["limit: memcpy (2 copies)"][1 << 20]
+        lines = {t["name"]: dict(zip(t["x"], t["y"], strict=True)) for t in traces}
+        once = lines["limit: memcpy (1 copy)"][1 << 20]
+        twice = lines["limit: memcpy (2 copies)"][1 << 20]
         assert once == pytest.approx(40e9)
         assert once == pytest.approx(2 * twice)
+        assert "null" not in lines
 
     def test_a_line_has_its_interval_and_a_hover_text_with_unit_and_conditions(self) -> None:
         results = [sample_result(message_bytes=size, median=1.0, ci=[0.9, 1.2]) for size in (8, 64)]
@@ -200,6 +204,12 @@ class TestFigures:
         ]
         names = [trace["name"] for trace in figures.figures(results)[0].traces]
         assert names == ["spin", "futex", "spin · file"]
+
+    def test_percentiles_stand_in_their_order_where_some_are_missing(self) -> None:
+        few = sample_result(percentiles={"p50": 1e-6, "max": 3e-6}, channel="futex")
+        many = sample_result(percentiles={"p50": 1e-6, "p99": 2e-6, "p99.9": 2e-6, "max": 3e-6})
+        (figure,) = [f for f in figures.figures([few, many]) if "distribution" in f.title]
+        assert figure.layout["xaxis"]["categoryarray"] == ["p50", "p99", "p99.9", "max"]
 
     def test_the_matrix_is_symmetric_and_empty_on_its_diagonal(self, drawn: dict[str, Any]) -> None:
         (heat,) = drawn["core_to_core: hand-over between CPUs, native driver"].traces

@@ -5,10 +5,13 @@ Where conditions differ between the lines of a plot, a line's name says what is 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+import msgspec
 
 from shmbench.cases import Case
 from shmbench.report import text, traces
@@ -29,7 +32,6 @@ _CONDITIONS: tuple[Callable[[Result], str], ...] = (
     lambda result: result.cache or "",
     lambda result: f"{result.ranks} ranks",
     lambda result: result.placement,
-    lambda result: f"window {result.window}" if result.window else "",
     lambda result: f"first touch by rank {result.first_touch}" if result.first_touch else "",
     lambda result: "by MPI" if result.launcher == "mpi" else "",
 )
@@ -95,10 +97,9 @@ def _grouped(results: Iterable[Result], key: Callable[[Result], Key]) -> dict[Ke
 def _lines(results: Sequence[Result]) -> list[list[Result]]:
     """Results that differ in nothing but the message's size: at least two of them, by size."""
 
-    def but_size(result: Result) -> tuple[Any, ...]:
-        case = result.case()
-        names = (name for name in Case.__struct_fields__ if name != "message_bytes")
-        return tuple(getattr(case, name) for name in names)
+    def but_size(result: Result) -> Case:
+        # The window follows from the size: fewer large messages fit into a region.
+        return msgspec.structs.replace(result.case(), message_bytes=None, window=None)
 
     groups = _grouped((result for result in results if result.message_bytes), but_size).values()
     return [
@@ -145,8 +146,11 @@ _BARS = "bars are 95 % intervals over process groups"
 
 def _by_size(lines: Sequence[Sequence[Result]], title: str) -> Figure:
     """A line a channel over the message's size: bandwidth where bytes move, else latency."""
+    # The null channel moves no bytes, so it has no place among bandwidths.
+    moving = [line for line in lines if all(result.bytes_per_second for result in line)]
+    rates = bool(moving)
+    lines = moving or lines
     flat = [result for line in lines for result in line]
-    rates = all(result.bytes_per_second for result in flat)
     usual = _Usual(flat)
     drawn = [
         traces.line_over_sizes(line, usual.name(line[0]), number, rates)
@@ -197,7 +201,7 @@ def _tails(results: Sequence[Result], title: str) -> list[Figure]:
         lambda result: (result.channel, result.variant),
     )
     shown = [min(group, key=lambda result: len(usual.odd(result))) for group in by_channel.values()]
-    names = dict.fromkeys(name for result in shown for name in result.percentiles or {})
+    names = {name for result in shown for name in result.percentiles or {}}
     values = [value for result in shown for value in (result.percentiles or {}).values()]
     return [
         Figure(
@@ -208,11 +212,19 @@ def _tails(results: Sequence[Result], title: str) -> list[Figure]:
                 for number, result in enumerate(shown)
             ],
             {
-                "xaxis": traces.category_axis(names, "percentile"),
+                "xaxis": traces.category_axis(sorted(names, key=_share), "percentile"),
                 "yaxis": traces.figure_axis(shown[0].operation or "operation", values),
             },
         )
     ]
+
+
+def _share(percentile: str) -> float:
+    """What a percentile is sorted by: "p99.9" is 99.9, and "max" lies above all."""
+    try:
+        return float(percentile.removeprefix("p"))
+    except ValueError:
+        return math.inf
 
 
 def _contrast(

@@ -108,7 +108,9 @@ def write_report(files: Sequence[ResultFile], path: Path) -> None:
         runs=runs,
         several=len(runs) > 1,
         drivers=text.DRIVERS,
-        legend=text.legend(flag for run in runs for flag in text.flags_of(run.file.results)),
+        legend=text.legend(
+            flag for file in files for result in file.results for flag in result.flags
+        ),
         plots=_interleaved([run.plots() for run in runs]),
         columns=_filled_columns(runs),
         plotlyjs=get_plotlyjs(),

@@ -65,7 +65,6 @@ _FIGURES: tuple[Column, ...] = (
     ("p99", lambda result: text.percentile(result, "p99")),
     ("rate", text.rate),
     ("of limit", text.of_limit),
-    ("flags", lambda result: " ".join(result.flags)),
 )
 
 
@@ -81,7 +80,7 @@ def results_table(file: ResultFile) -> Group:
     failed = [result for result in file.results if result.error is not None]
     if failed:
         parts.append(_failures(failed))
-    legend = text.legend(text.flags_of(measured))
+    legend = text.legend(flag for result in measured for flag in result.flags)
     if legend:
         parts.append(_table("What the flags mean", ("flag", "meaning", "remedy"), legend))
     return Group(*parts)
@@ -102,7 +101,14 @@ def _workload_table(workload: str, driver: str, results: Sequence[Result]) -> Ta
         column for column in _CONDITIONS if len({column[1](result) for result in results}) > 1
     ]
     common = [column[1](results[0]) for column in _CONDITIONS if column not in differing]
-    shown = [*_IDENTITY, *differing, *_FIGURES]
+    flags = set.intersection(*(set(result.flags) for result in results))
+    if flags:
+        common.append(f"all flagged {' '.join(sorted(flags))}")
+
+    def own_flags(result: Result) -> str:
+        return " ".join(flag for flag in result.flags if flag not in flags)
+
+    shown: list[Column] = [*_IDENTITY, *differing, *_FIGURES, ("flags", own_flags)]
     filled = [column for column in shown if any(column[1](result) for result in results)]
     operation = f" per {results[0].operation}" if results[0].operation else ""
     return _table(
@@ -121,6 +127,7 @@ def _matrix(results: Sequence[Result]) -> Table:
         if len(result.cpus) == 2 and result.median is not None
     }
     cpus = sorted({cpu for pair in times for cpu in pair})
+    flags = dict.fromkeys(flag for result in results for flag in result.flags)
     title = f"core_to_core per {results[0].operation or 'hand-over'}, {results[0].driver} driver"
     if len(cpus) > _MATRIX_CPUS_MAX:
         low, high = min(times.values()), max(times.values())
@@ -136,6 +143,7 @@ def _matrix(results: Sequence[Result]) -> Table:
         title,
         ["CPU", *(str(cpu) for cpu in cpus)],
         [[str(first), *(cell(first, second) for second in cpus)] for first in cpus],
+        caption=" ".join(["some flagged", *flags]) if flags else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from shmbench.measure.flags import Flag
 from shmbench.results import Result
@@ -99,7 +99,7 @@ def conditions(result: Result) -> list[str]:
         (result.placement, f"placement {where(result)}"),
         (result.first_touch is not None, f"first touched by rank {result.first_touch}"),
         (result.window, f"window {result.window}"),
-        (result.groups, f"{result.groups} process groups"),
+        (result.groups, f"{result.groups} process group{'s' if result.groups > 1 else ''}"),
         (result.launcher == "mpi", "launched by MPI"),
     ]
     return [phrase for there, phrase in phrases if there]
@@ -111,8 +111,3 @@ def legend(flags: Iterable[str]) -> list[tuple[str, str, str]]:
     known = [(flag.value, flag.text, flag.hint) for flag in Flag if flag.value in seen]
     strangers = sorted(seen - {flag.value for flag in Flag})
     return known + [(flag, "a flag that this version does not know", "") for flag in strangers]
-
-
-def flags_of(results: Sequence[Result]) -> list[str]:
-    """All flags of all results."""
-    return [flag for result in results for flag in result.flags]

@@ -105,7 +105,8 @@ def limit_line(name: str, values: dict[int, float], number: int, rates: bool) ->
         "x": sizes,
         "y": y,
         "line": {"color": LIMIT_COLOUR, "dash": DASHES[1 + number % 3], "width": 2},
-        "marker": {"color": LIMIT_COLOUR, "symbol": "line-ew-open", "size": 14},
+        "marker": {"color": LIMIT_COLOUR, "symbol": "line-ew-open", "size": 22}
+        | {"line": {"width": 2}},
         "hovertext": [f"limit: {escape(name)}<br>{show(value)}" for value in y],
         "hoverinfo": "text",
     }
