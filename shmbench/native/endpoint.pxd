@@ -15,10 +15,16 @@ cdef class Endpoint:
     cdef int c_complete(self) noexcept nogil
 
 
+cdef class Ends:
+    """Several endpoints as an array for C, kept alive."""
+
+    cdef list objects
+    cdef void **pointers
+    cdef int count
+
+
 cdef class NativeTee(Endpoint):
-    cdef list _ends
-    cdef void **_pointers
-    cdef int _count
+    cdef Ends _ends
 
 
 cdef int check(object what, Py_ssize_t status) except -1

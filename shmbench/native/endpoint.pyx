@@ -72,22 +72,27 @@ cdef class Endpoint:
         """Release what this end owns; idempotent."""
 
 
+cdef class Ends:
+    def __cinit__(self, list objects not None):
+        cdef int i
+        self.objects = objects
+        self.count = len(objects)
+        self.pointers = <void **>malloc(sizeof(void *) * max(1, self.count))
+        if self.pointers == NULL:
+            raise MemoryError
+        for i in range(self.count):
+            end = <Endpoint?>objects[i]
+            self.pointers[i] = <void *>end
+
+    def __dealloc__(self):
+        free(self.pointers)
+
+
 cdef class NativeTee(Endpoint):
     """A sending end for several targets: posts to each in turn, then completes each."""
 
     def __cinit__(self, list ends):
-        cdef int i
-        self._ends = ends
-        self._count = len(ends)
-        self._pointers = <void **>malloc(sizeof(void *) * max(1, self._count))
-        if self._pointers == NULL:
-            raise MemoryError
-        for i in range(self._count):
-            end = <Endpoint?>ends[i]
-            self._pointers[i] = <void *>end
-
-    def __dealloc__(self):
-        free(self._pointers)
+        self._ends = Ends(ends)
 
     cdef int c_send(self, const char *data, size_t n) noexcept nogil:
         cdef int status = self.c_post(data, n)
@@ -95,22 +100,22 @@ cdef class NativeTee(Endpoint):
 
     cdef int c_post(self, const char *data, size_t n) noexcept nogil:
         cdef int i, status
-        for i in range(self._count):
-            status = (<Endpoint>self._pointers[i]).c_post(data, n)
+        for i in range(self._ends.count):
+            status = (<Endpoint>self._ends.pointers[i]).c_post(data, n)
             if status < 0:
                 return status
         return 0
 
     cdef int c_complete(self) noexcept nogil:
         cdef int i, status
-        for i in range(self._count):
-            status = (<Endpoint>self._pointers[i]).c_complete()
+        for i in range(self._ends.count):
+            status = (<Endpoint>self._ends.pointers[i]).c_complete()
             if status < 0:
                 return status
         return 0
 
     def close(self):
-        for end in self._ends:
+        for end in self._ends.objects:
             end.close()
 
 

@@ -9,13 +9,12 @@ comparison, and is left out (check = False) only over a null channel, which deli
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from shmbench.native.atomics cimport (
     shm_add64, shm_load64, shm_now_ns, shm_pause, shm_store64,
 )
-from shmbench.native.endpoint cimport Endpoint, check as check_status
+from shmbench.native.endpoint cimport Endpoint, Ends, check as check_status
 from shmbench.native.histogram cimport Histogram
 
 from shmbench.errors import ValidationFailed
@@ -147,17 +146,12 @@ def send_windows(
     """
     cdef uint64_t i = 0, start, ack
     cdef uint32_t w
-    cdef int a, count = len(acks)
+    cdef int a
     cdef size_t n = message.shape[0]
     cdef uint64_t mask = mask_of(8, check)
     cdef char *data = <char *>&message[0]
     cdef Py_ssize_t status = 0
-    cdef void **ends = <void **>malloc(sizeof(void *) * max(1, count))
-    if ends == NULL:
-        raise MemoryError
-    for a in range(count):
-        end = <Endpoint?>acks[a]
-        ends[a] = <void *>end
+    cdef Ends ends = Ends(acks)
     with nogil:
         start = shm_now_ns()
         for i in range(iterations):
@@ -166,14 +160,13 @@ def send_windows(
                 status = out.c_send(data, n)
                 if status < 0:
                     break
-            for a in range(count):
+            for a in range(ends.count):
                 if status < 0:
                     break
-                status = verify((<Endpoint>ends[a]).c_recv(<char *>&ack, 8), <char *>&ack, 8, i, mask)
+                status = verify((<Endpoint>ends.pointers[a]).c_recv(<char *>&ack, 8), <char *>&ack, 8, i, mask)
             if status < 0:
                 break
         start = shm_now_ns() - start
-    free(ends)
     judge(status, i)
     return start
 
@@ -193,24 +186,19 @@ def receive_windows(
     """
     cdef uint64_t i = 0, start
     cdef uint32_t w
-    cdef int s, count = len(sources)
+    cdef int s
     cdef size_t n = buffer.shape[0]
     cdef uint64_t mask = mask_of(n, check)
     cdef char *into = <char *>&buffer[0]
     cdef Py_ssize_t status = 0
-    cdef void **ends = <void **>malloc(sizeof(void *) * max(1, count))
-    if ends == NULL:
-        raise MemoryError
-    for s in range(count):
-        end = <Endpoint?>sources[s]
-        ends[s] = <void *>end
+    cdef Ends ends = Ends(sources)
     with nogil:
         start = shm_now_ns()
         for i in range(iterations):
             for w in range(window):
-                for s in range(count):
+                for s in range(ends.count):
                     status = verify(
-                        (<Endpoint>ends[s]).c_recv(into, n), into, n, i * window + w, mask
+                        (<Endpoint>ends.pointers[s]).c_recv(into, n), into, n, i * window + w, mask
                     )
                     if status < 0:
                         break
@@ -222,7 +210,6 @@ def receive_windows(
             if status < 0:
                 break
         start = shm_now_ns() - start
-    free(ends)
     judge(status, i)
     return start
 
@@ -283,33 +270,26 @@ def disseminate(list outs not None, list backs not None, uint64_t iterations, bi
     cdef int k, rounds = len(outs)
     cdef uint64_t mask = mask_of(8, check)
     cdef Py_ssize_t status = 0
-    cdef void **ends = <void **>malloc(sizeof(void *) * max(1, 2 * rounds))
-    if ends == NULL:
-        raise MemoryError
-    for k in range(rounds):
-        out = <Endpoint?>outs[k]
-        back = <Endpoint?>backs[k]
-        ends[2 * k] = <void *>out
-        ends[2 * k + 1] = <void *>back
+    cdef Ends sending = Ends(outs)
+    cdef Ends hearing = Ends(backs)
     with nogil:
         start = shm_now_ns()
         for i in range(iterations):
             for k in range(rounds):
-                status = (<Endpoint>ends[2 * k]).c_post(<const char *>&i, 8)
+                status = (<Endpoint>sending.pointers[k]).c_post(<const char *>&i, 8)
                 if status < 0:
                     break
                 status = verify(
-                    (<Endpoint>ends[2 * k + 1]).c_recv(<char *>&heard, 8), <char *>&heard, 8, i, mask
+                    (<Endpoint>hearing.pointers[k]).c_recv(<char *>&heard, 8), <char *>&heard, 8, i, mask
                 )
                 if status < 0:
                     break
-                status = (<Endpoint>ends[2 * k]).c_complete()
+                status = (<Endpoint>sending.pointers[k]).c_complete()
                 if status < 0:
                     break
             if status < 0:
                 break
         start = shm_now_ns() - start
-    free(ends)
     judge(status, i)
     return start
 
