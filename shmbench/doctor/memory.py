@@ -82,7 +82,7 @@ def thp_shmem(facts: Mapping[str, Any]) -> Check:
     return missing(
         "thp for shared memory",
         f"shmem_enabled: {show('thp_shmem_enabled', chosen)}",
-        "--pages thp has no effect on anonymous, posix_shm and memfd regions",
+        "shared memory gets huge pages by MADV_COLLAPSE only (Linux 6.1), not on first touch",
         f"echo advise > {_THP}/shmem_enabled"
         if chosen
         else "a kernel with CONFIG_TRANSPARENT_HUGEPAGE",
