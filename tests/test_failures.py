@@ -15,6 +15,7 @@ import pytest
 from shmbench.cases import Case
 from shmbench.channels import CHANNELS
 from shmbench.measure.sampling import SamplingOptions
+from shmbench.regions.names import stale_names
 from shmbench.suites import layout
 from shmbench.trial import Trial, TrialReport
 from shmbench.worker import Worker
@@ -32,7 +33,8 @@ def children(pid: int) -> list[int]:
 
 
 def in_shm() -> set[str]:
-    return {path.name for path in Path("/dev/shm").glob("*shmbench*")}
+    """What dead processes have left: other runs on this machine may be busy meanwhile."""
+    return {path.name for path in stale_names(Path("/dev/shm"))}
 
 
 def case_of(workload: str, channel: str | None) -> Case:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from needs import need
 
-from shmbench.regions.names import fresh_name
+from shmbench.regions.names import fresh_name, stale_names
 
 FIXED_KEYS = {
     *("workload", "channel", "region", "pages", "policy", "cache", "directory", "file_bytes"),
@@ -29,7 +29,8 @@ def shmbench(*arguments: str | Path, timeout_s: float = 100) -> subprocess.Compl
 
 
 def in_shm() -> set[str]:
-    return {path.name for path in Path("/dev/shm").glob("*shmbench*")}
+    """What dead processes have left: other runs on this machine may be busy meanwhile."""
+    return {path.name for path in stale_names(Path("/dev/shm"))}
 
 
 def measuring() -> set[int]:
