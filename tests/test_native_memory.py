@@ -289,3 +289,11 @@ def test_the_numbers_are_those_of_pythons_own_mmap() -> None:
         assert getattr(memory, f"MADV_{name}") == getattr(mmap, f"MADV_{name}")
     assert os.MFD_HUGE_2MB == memory.HUGE_2MB
     assert os.MFD_HUGE_1GB == memory.HUGE_1GB
+
+
+def test_an_array_outlives_the_mapping_although_numpy_gave_the_view_back() -> None:
+    mapping = memory.Mapping(1 << 16, flags=memory.MAP_PRIVATE | memory.MAP_ANONYMOUS)
+    array = np.ndarray((1 << 16,), np.uint8, buffer=memoryview(mapping))
+    array[:] = 7
+    mapping.close()
+    assert int(array.sum()) == 7 << 16  # a crash, where the pages had gone

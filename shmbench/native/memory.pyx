@@ -184,6 +184,24 @@ def address_of(buffer) -> int:
     return address
 
 
+cdef class _Pages:
+    """What is mapped; it is unmapped with the last one who looks at it."""
+
+    cdef uintptr_t address
+    cdef size_t length
+    cdef char *around
+    cdef size_t around_length
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, <void *>self.address, self.length, 0, flags)
+
+    def __dealloc__(self):
+        # It can't fail: the range is ours alone, from its first byte to its last.
+        if self.around != NULL:
+            with nogil:
+                c_munmap(self.around, self.around_length)
+
+
 cdef class Mapping:
     """An mmap(2), readable and writable, with an unreadable page before and behind it.
 
@@ -204,11 +222,7 @@ cdef class Mapping:
 
     cdef readonly uintptr_t address
     cdef readonly size_t length
-    cdef char *_around
-    cdef size_t _around_length
-    cdef Py_ssize_t _exports
-    cdef bint _mapped
-    cdef bint _closed
+    cdef _Pages _pages
 
     def __cinit__(self, size_t length, *, int flags, int fd=-1, size_t alignment=0):
         cdef size_t page = sysconf(_SC_PAGESIZE)
@@ -217,16 +231,17 @@ cdef class Mapping:
         alignment = max(alignment, page)
         if length == 0 or alignment & (alignment - 1):
             raise ValueError(f"can't map {length} bytes aligned to {alignment}")
-        self._around_length = length + alignment + page
+        cdef size_t around_length = length + alignment + page
+        cdef char *around
         with nogil:
             mapped = c_mmap(
-                NULL, self._around_length, PROT_NONE,
+                NULL, around_length, PROT_NONE,
                 C_MAP_PRIVATE | C_MAP_ANONYMOUS | MAP_NORESERVE, -1, 0,
             )
             error = errno
         if mapped == MAP_FAILED:
-            check(f"mmap of {self._around_length} bytes of addresses", -error)
-        self._around = <char *>mapped
+            check(f"mmap of {around_length} bytes of addresses", -error)
+        around = <char *>mapped
         self.address = (<uintptr_t>mapped + page + alignment - 1) & ~(alignment - 1)
         self.length = length
         with nogil:
@@ -235,37 +250,25 @@ cdef class Mapping:
             )
             error = errno
             if mapped == MAP_FAILED:
-                c_munmap(self._around, self._around_length)
+                c_munmap(around, around_length)
         if mapped == MAP_FAILED:
             check(f"mmap of {length} bytes", -error)
-        self._mapped = True
-
-    cdef void _unmap(self) noexcept:
-        # It can't fail: the range is ours alone, from its first byte to its last.
-        if self._mapped:
-            self._mapped = False
-            with nogil:
-                c_munmap(self._around, self._around_length)
+        self._pages = _Pages.__new__(_Pages)
+        self._pages.address = self.address
+        self._pages.length = length
+        self._pages.around = around
+        self._pages.around_length = around_length
 
     def __getbuffer__(self, Py_buffer *view, int flags):
-        if self._closed:
+        if self._pages is None:
             raise ValueError("the mapping is closed")
-        PyBuffer_FillInfo(view, self, <void *>self.address, self.length, 0, flags)
-        self._exports += 1
-
-    def __releasebuffer__(self, Py_buffer *view):
-        self._exports -= 1
-        if self._closed and self._exports == 0:
-            self._unmap()
+        # The pages are the view's object, and not this mapping: NumPy may give the view back and
+        # hold on to its object only.
+        PyObject_GetBuffer(self._pages, view, flags)
 
     def close(self):
         """Unmap, as soon as nobody looks at it any more; idempotent."""
-        self._closed = True
-        if self._exports == 0:
-            self._unmap()
-
-    def __dealloc__(self):
-        self._unmap()  # exports hold a reference, so there are none left
+        self._pages = None
 
 
 def touch_read(uintptr_t address, size_t length, size_t stride=4096) -> int:
