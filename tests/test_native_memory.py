@@ -62,7 +62,7 @@ def test_a_buffer_with_gaps_has_no_address() -> None:
 
 
 def test_a_mapping_is_zeroed_writable_and_as_long_as_asked(mapping: Mapping) -> None:
-    view = memoryview(mapping)
+    view = mapping.view()
     assert view.nbytes == mapping.length == LENGTH
     assert not any(view)
     view[-1] = 7
@@ -95,11 +95,11 @@ def test_a_closed_mapping_is_gone_and_may_be_closed_again(mapping: Mapping) -> N
     assert not mapped_at(mapping.address)
     mapping.close()
     with pytest.raises(ValueError, match="closed"):
-        memoryview(mapping)
+        mapping.view()
 
 
 def test_an_array_outlives_close_and_takes_the_mapping_with_it(mapping: Mapping) -> None:
-    array = np.frombuffer(mapping, np.uint8)
+    array = np.frombuffer(mapping.view(), np.uint8)
     mapping.close()
     array[0] = 9
     assert array[0] == 9
@@ -108,7 +108,7 @@ def test_an_array_outlives_close_and_takes_the_mapping_with_it(mapping: Mapping)
 
 
 def test_touch_read_adds_one_byte_of_each_stride(mapping: Mapping) -> None:
-    view = memoryview(mapping)
+    view = mapping.view()
     view[0], view[PAGE_BYTES], view[2 * PAGE_BYTES], view[1] = 1, 10, 100, 50
     assert memory.touch_read(mapping.address, 3 * PAGE_BYTES, PAGE_BYTES) == 111
     assert memory.touch_read(mapping.address, 2, 1) == 51
@@ -122,11 +122,11 @@ def test_touch_read_of_never_written_memory_finds_the_page_of_zeros(mapping: Map
 
 
 def test_touch_write_makes_real_pages_and_changes_nothing(mapping: Mapping) -> None:
-    memoryview(mapping)[5 * PAGE_BYTES] = 200
+    mapping.view()[5 * PAGE_BYTES] = 200
     memory.touch_write(mapping.address, LENGTH, PAGE_BYTES)
     assert pages_with(mapping, memory.PAGE_IS_PRESENT) == PAGES
     assert pages_with(mapping, memory.PAGE_IS_PFNZERO) == 0
-    assert sum(memoryview(mapping)) == 200
+    assert sum(mapping.view()) == 200
 
 
 def test_a_stride_of_zero_is_refused(mapping: Mapping) -> None:
@@ -137,7 +137,7 @@ def test_a_stride_of_zero_is_refused(mapping: Mapping) -> None:
 
 def test_fill_sets_every_byte_of_the_range_only(mapping: Mapping) -> None:
     memory.fill(mapping.address + 10, 20, 0xAB)
-    assert bytes(memoryview(mapping)[:40]) == bytes(10) + b"\xab" * 20 + bytes(10)
+    assert bytes(mapping.view()[:40]) == bytes(10) + b"\xab" * 20 + bytes(10)
 
 
 def test_other_threads_run_while_pages_are_touched() -> None:
@@ -167,9 +167,9 @@ def test_other_threads_run_while_pages_are_touched() -> None:
 
 
 def test_madvise_dontneed_drops_the_content(mapping: Mapping) -> None:
-    memoryview(mapping)[0] = 1
+    mapping.view()[0] = 1
     memory.madvise(mapping.address, LENGTH, memory.MADV_DONTNEED)
-    assert memoryview(mapping)[0] == 0
+    assert mapping.view()[0] == 0
 
 
 def test_populate_write_maps_every_page(mapping: Mapping) -> None:
@@ -293,7 +293,7 @@ def test_the_numbers_are_those_of_pythons_own_mmap() -> None:
 
 def test_an_array_outlives_the_mapping_although_numpy_gave_the_view_back() -> None:
     mapping = memory.Mapping(1 << 16, flags=memory.MAP_PRIVATE | memory.MAP_ANONYMOUS)
-    array = np.ndarray((1 << 16,), np.uint8, buffer=memoryview(mapping))
+    array = np.ndarray((1 << 16,), np.uint8, buffer=mapping.view())
     array[:] = 7
     mapping.close()
     assert int(array.sum()) == 7 << 16  # a crash, where the pages had gone

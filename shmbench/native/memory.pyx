@@ -5,6 +5,7 @@ Addresses are integers; `address_of` gives that of a buffer. An address that isn
 process (SIGSEGV) in the touch functions, and is ENOMEM or EFAULT in those that ask the kernel.
 """
 
+from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport errno
 from libc.stddef cimport size_t
@@ -206,7 +207,7 @@ cdef class Mapping:
     """An mmap(2), readable and writable, with an unreadable page before and behind it.
 
     The pages around it make an overrun a SIGSEGV instead of somebody else's wrong bytes, and keep
-    the kernel from merging it with its neighbours, so that smaps shows it alone. It is a buffer;
+    the kernel from merging it with its neighbours, so that smaps shows it alone.
     `close` unmaps it, or, while memoryviews or arrays still look at it, leaves that to the last of
     them.
 
@@ -259,12 +260,13 @@ cdef class Mapping:
         self._pages.around = around
         self._pages.around_length = around_length
 
-    def __getbuffer__(self, Py_buffer *view, int flags):
+    def view(self):
+        """The bytes. Its object is the pages and not this mapping: NumPy gives views back, and
+        holds on to their object only. Raises ValueError once it is closed.
+        """
         if self._pages is None:
             raise ValueError("the mapping is closed")
-        # The pages are the view's object, and not this mapping: NumPy may give the view back and
-        # hold on to its object only.
-        PyObject_GetBuffer(self._pages, view, flags)
+        return PyMemoryView_FromObject(self._pages)
 
     def close(self):
         """Unmap, as soon as nobody looks at it any more; idempotent."""

@@ -33,7 +33,7 @@ class MappedRegion(Region):
     def __init__(self, mapping: Mapping, size_bytes: int) -> None:
         self._mapping = mapping
         self.address = mapping.address
-        self.memory = memoryview(mapping)[:size_bytes]
+        self.memory = mapping.view()[:size_bytes]
 
     def close(self) -> None:
         """See Region.close."""

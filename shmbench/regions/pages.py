@@ -167,7 +167,7 @@ class PrivateBuffer:
         flags = memory.MAP_PRIVATE | memory.MAP_ANONYMOUS
         self._mapping = Mapping(length, flags=flags, alignment=alignment)
         self.address = self._mapping.address
-        self.memory = memoryview(self._mapping)[:size_bytes]
+        self.memory = self._mapping.view()[:size_bytes]
         self.refused = _hint_before(self.address, length, pages)
         if pages != "untouched":
             memory.fill(self.address, length, _FILLING)
