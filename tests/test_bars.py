@@ -176,9 +176,9 @@ def slowed_copy(folder: Path, share: float, one_way_s: float) -> Path:
     text = source.read_text()
     # The clock itself is the delay's measure: it costs a known time a read.
     patched = text.replace(
-        "            self._index += 1\n            shm_store64(<uint64_t *>slot,",
-        "            self._index += 1\n            shm_idle()\n"
-        "            shm_store64(<uint64_t *>slot,",
+        "            shm_store64(<uint64_t *>self._slot,",
+        "            shm_idle()\n"
+        "            shm_store64(<uint64_t *>self._slot,",
     )
     assert patched != text
     steps = max(1, round(share * one_way_s / step_s(folder)))

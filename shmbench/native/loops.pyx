@@ -42,7 +42,10 @@ cdef inline Py_ssize_t verify(
     cdef uint64_t value = 0
     if received < 0:
         return received
-    memcpy(&value, message, 8 if n >= 8 else n)
+    if n >= 8:
+        memcpy(&value, message, 8)  # of a known size: no call
+    else:
+        memcpy(&value, message, n)
     if <size_t>received != n or (value ^ expected) & mask:
         return WRONG_NUMBER
     return 0

@@ -103,6 +103,7 @@ cdef class RingEndpoint(Endpoint):
     """One end of a ring. The base waits by spinning; the strategies override four methods."""
 
     cdef char *_slots
+    cdef char *_slot          # the next fragment's, found as soon as the last one has passed
     cdef char *_control
     cdef uint64_t _index      # the next fragment's number
     cdef uint64_t _granted    # fragments below this number may be written, or are there to read
@@ -136,6 +137,7 @@ cdef class RingEndpoint(Endpoint):
         self._readers = layout.readers
         self._reader = reader
         self._index = 0
+        self._slot = self._slots
         self._granted = 0
 
     @staticmethod
@@ -163,8 +165,11 @@ cdef class RingEndpoint(Endpoint):
         return slowest
 
     cdef inline bint has_item(self) noexcept nogil:
-        cdef uint64_t *stamp = <uint64_t *>(self._slots + (self._index & self._mask) * self._stride)
-        return <uint32_t>(shm_load64(stamp) >> 32) == <uint32_t>(self._index + 1)
+        return <uint32_t>(shm_load64(<uint64_t *>self._slot) >> 32) == <uint32_t>(self._index + 1)
+
+    cdef inline void advance(self) noexcept nogil:
+        self._index += 1
+        self._slot = self._slots + (self._index & self._mask) * self._stride
 
     cdef inline bint has_space(self) noexcept nogil:
         cdef uint64_t limit = self.slowest_head() + self._mask + 1
@@ -203,7 +208,6 @@ cdef class RingEndpoint(Endpoint):
         return 0
 
     cdef int c_send(self, const char *data, size_t n) noexcept nogil:
-        cdef char *slot
         cdef size_t piece
         cdef int status
         if n >> 32:
@@ -213,11 +217,10 @@ cdef class RingEndpoint(Endpoint):
                 status = self.await_space()
                 if status < 0:
                     return status
-            slot = self._slots + (self._index & self._mask) * self._stride
             piece = n if n < self._fragment else self._fragment
-            shm_copy(slot + self._offset, data, piece)
-            self._index += 1
-            shm_store64(<uint64_t *>slot, (self._index << 32) | n)
+            shm_copy(self._slot + self._offset, data, piece)
+            shm_store64(<uint64_t *>self._slot, ((self._index + 1) << 32) | n)
+            self.advance()
             status = self.announce_item()
             if status < 0:
                 return status
@@ -227,7 +230,6 @@ cdef class RingEndpoint(Endpoint):
             data += piece
 
     cdef Py_ssize_t c_recv(self, char *data, size_t capacity) noexcept nogil:
-        cdef char *slot
         cdef size_t piece, remaining, total = 0
         cdef int status
         while True:
@@ -235,14 +237,13 @@ cdef class RingEndpoint(Endpoint):
                 status = self.await_item()
                 if status < 0:
                     return status
-            slot = self._slots + (self._index & self._mask) * self._stride
-            remaining = <uint32_t>shm_load64(<uint64_t *>slot)
+            remaining = <uint32_t>shm_load64(<uint64_t *>self._slot)
             if total + remaining > capacity:
                 return -EMSGSIZE
             piece = remaining if remaining < self._fragment else self._fragment
-            shm_copy(data + total, slot + self._offset, piece)
+            shm_copy(data + total, self._slot + self._offset, piece)
             total += piece
-            self._index += 1
+            self.advance()
             if self._index & self._release_mask == 0:
                 shm_store64(self.head(self._reader), self._index)
                 status = self.announce_space()
