@@ -177,8 +177,7 @@ def slowed_copy(folder: Path, share: float, one_way_s: float) -> Path:
     # The clock itself is the delay's measure: it costs a known time a read.
     patched = text.replace(
         "            shm_store64(<uint64_t *>self._slot,",
-        "            shm_idle()\n"
-        "            shm_store64(<uint64_t *>self._slot,",
+        "            shm_idle()\n            shm_store64(<uint64_t *>self._slot,",
     )
     assert patched != text
     steps = max(1, round(share * one_way_s / step_s(folder)))

@@ -107,11 +107,12 @@ def ping_pong(
                 if status < 0:
                     break
         elif histogram is None:
+            number(data, n, 0)
             for i in range(iterations):
-                number(data, n, i)
                 status = out.c_send(data, n)
                 if status < 0:
                     break
+                number(data, n, i + 1)  # while the message is under way
                 status = verify(back.c_recv(into, n), into, n, i, mask)
                 if status < 0:
                     break

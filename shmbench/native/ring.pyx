@@ -238,19 +238,21 @@ cdef class RingEndpoint(Endpoint):
                 if status < 0:
                     return status
             remaining = <uint32_t>shm_load64(<uint64_t *>self._slot)
-            if total + remaining > capacity:
+            if remaining > capacity:
                 return -EMSGSIZE
             piece = remaining if remaining < self._fragment else self._fragment
-            shm_copy(data + total, self._slot + self._offset, piece)
-            total += piece
+            shm_copy(data, self._slot + self._offset, piece)
             self.advance()
             if self._index & self._release_mask == 0:
                 shm_store64(self.head(self._reader), self._index)
                 status = self.announce_space()
                 if status < 0:
                     return status
+            total += piece
             if remaining == piece:
                 return total
+            data += piece
+            capacity -= piece
 
 
 cdef class SpinEnd(RingEndpoint):
