@@ -1,4 +1,4 @@
-"""What the project promises, as ratios within one run. Slow; a busy machine gets several tries."""
+"""What the project promises, as ratios within one run; a busy machine gets several tries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from needs import need
 
 ROOT = Path(__file__).parent.parent
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.bar, pytest.mark.timeout(900)]
 
 # Two flags in two cache lines, passed to and fro by two pinned processes; prints ns one way.
 BARE_PING_PONG = r"""

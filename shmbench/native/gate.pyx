@@ -1,0 +1,357 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""What stands between a program and the bytes of a mapping: are they there; who has to know?"""
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
+
+cdef extern from *:
+    """
+    #include <errno.h>
+    #include <fcntl.h>
+    #include <stdint.h>
+    #include <linux/magic.h>
+    #include <sys/mman.h>
+    #include <sys/stat.h>
+    #include <sys/statfs.h>
+    #include <sys/sysinfo.h>
+    #include <sys/syscall.h>
+    #include <sys/uio.h>
+    #include <time.h>
+    #include <unistd.h>
+    #ifndef MADV_POPULATE_READ
+    #define MADV_POPULATE_READ 22
+    #define MADV_POPULATE_WRITE 23
+    #endif
+    #ifndef SYS_cachestat
+    #define SYS_cachestat 451
+    #endif
+
+    enum { SHM_ALWAYS_IN_MEMORY = 2 };
+    static int shm_always_in_memory(int fd) {
+        struct statfs found;
+        struct sysinfo node;
+        return fd >= 0 && !fstatfs(fd, &found) && found.f_type == TMPFS_MAGIC && !sysinfo(&node) &&
+               node.totalswap == 0;
+    }
+
+    /* Are all bytes of the range in the page cache? 1, 0, -1: the file ends before, 2: not known.
+       cachestat also counts pages that are still being read; with `doubt`, preadv2 tells
+       by RWF_NOWAIT whether the last one is among them. It comes second, since it would read a
+       page that is not there, one by one. `known` is cleared where cachestat is refused (somebody
+       else's file) or missing (before Linux 6.5). */
+    static int shm_there(int fd, uint64_t first, uint64_t length, uint64_t pages, int doubt,
+                         int *known) {
+        off_t last = (off_t)(first + length - 1);
+        uint64_t range[2] = {first, length}, found[5];
+        if (*known == SHM_ALWAYS_IN_MEMORY) {
+            struct stat found;
+            if (fstat(fd, &found)) return 0;
+            if (found.st_size <= last) return -1;
+            if (found.st_blocks * 512 >= found.st_size) return 1;
+        } else if (lseek(fd, 0, SEEK_END) <= last) {
+            return -1;
+        }
+        if (!*known) return 2;
+        if (syscall(SYS_cachestat, fd, range, found, 0)) {
+            *known = 0;
+            return 2;
+        }
+        if (found[0] < pages) return 0;
+        if (doubt) {
+            char byte;
+            struct iovec to = {&byte, 1};
+            if (preadv2(fd, &to, 1, last, RWF_NOWAIT) < 0 && errno == EAGAIN) return 0;
+        }
+        return 1;
+    }
+
+    static uint64_t shm_now_ns(void) {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    }
+
+    static int shm_populate(uintptr_t address, size_t length, size_t page, int advice) {
+        if (madvise((void *)address, length, advice) == 0) return 0;
+        if (errno != EINVAL || advice != MADV_POPULATE_READ) return errno;
+        struct iovec to, from;   /* before Linux 5.14: a byte a page through the kernel */
+        char byte;
+        to.iov_base = &byte;
+        for (size_t i = 0; i < length; i += page) {
+            from.iov_base = (void *)(address + i);
+            to.iov_len = from.iov_len = 1;
+            if (process_vm_readv(getpid(), &to, 1, &from, 1, 0) != 1) return errno;
+        }
+        return 0;
+    }
+    """
+    enum:
+        _SC_PAGESIZE
+        MADV_WILLNEED
+        MADV_POPULATE_READ
+        MADV_POPULATE_WRITE
+        SEEK_END
+        MS_SYNC
+    long sysconf(int name) nogil
+    int madvise(void *address, size_t length, int advice) nogil
+    int msync(void *address, size_t length, int flags) nogil
+    int SHM_ALWAYS_IN_MEMORY
+    int shm_always_in_memory(int fd) nogil
+    int shm_there(
+        int fd, uint64_t first, uint64_t length, uint64_t pages, int doubt, int *known
+    ) nogil
+    int64_t lseek(int fd, int64_t offset, int whence) nogil
+    uint64_t shm_now_ns() nogil
+    int shm_populate(uintptr_t address, size_t length, size_t page, int advice) nogil
+
+cdef enum:
+    SPANS = 16
+    WAKING_BYTES = 256 << 10
+    RUN_BYTES = 1 << 20
+    PROMPT_NS = 30000  # a populate that takes longer had to wait for a device
+    PROMPT_PAGE_NS = 2000
+    RUN_WAIT = 64  # accesses until the next look further, after one in vain
+    DOUBT = 4096  # accesses after a miss; a kernel's read-ahead window may have 2048 pages
+    LONG_PAGES = 1024  # from here on even a look at the page cache releases the GIL
+
+    C_READY = 0
+    C_ASK = 1
+    C_OUTSIDE = 2
+    C_SHRUNK = 3
+
+READY = C_READY
+ASK = C_ASK
+OUTSIDE = C_OUTSIDE
+SHRUNK = C_SHRUNK
+
+
+cdef class Gate:
+    """Sees to it that bytes are in memory before they are handed out, and says who is to be asked.
+
+    `enter` costs a system call or two where the pages are in the page cache (the caller's own
+    touch maps them, as ever), and else populates them without the GIL. It never raises a signal:
+    a file that shrank is an answer. It dozes at first: as long as no page is missing, and no long run
+    of accesses is contiguous, there is nothing that the law of the window could gain, and the law,
+    which is Python, is not asked. Nor is it for accesses to quiet spans.
+
+    Args:
+        address: of the first byte, anywhere in a page.
+        length: in bytes.
+        fd: of the mapped file, open as long as the gate is used; -1 for memory without a file.
+        offset: of the first byte in the file.
+        piece_bytes: what one system call populates; signals are handled in between.
+
+    Attributes:
+        asking: whether `enter` ever answers ASK.
+        exact: read-ahead is off: tell the kernel of long accesses as a whole.
+        misses: accesses that found pages missing.
+    """
+
+    cdef readonly uintptr_t address
+    cdef readonly size_t length
+    cdef readonly int error
+    cdef readonly uint64_t accesses, misses, bytes_populated
+    cdef public bint exact, asking
+    cdef int _fd, _known, _doubt
+    cdef bint _awake
+    cdef uint64_t _offset
+    cdef size_t _page, _piece
+    cdef size_t _starts[SPANS]
+    cdef size_t _ends[SPANS]
+    cdef bint _sure[SPANS]
+    cdef int _next_span, _run_wait
+    cdef size_t _run_start, _run_end, _last_start, _last_end, _contiguous
+
+    def __cinit__(
+        self, uintptr_t address, size_t length, *, int fd=-1, uint64_t offset=0,
+        size_t piece_bytes=32 << 20,
+    ):
+        self.asking = True
+        self.address = address
+        self.length = length
+        self._fd = fd
+        self._known = SHM_ALWAYS_IN_MEMORY if shm_always_in_memory(fd) else 1
+        self._doubt = DOUBT
+        self._offset = offset
+        self._page = sysconf(_SC_PAGESIZE)
+        self._piece = piece_bytes
+
+    cpdef int enter(self, int64_t start, int64_t count) except -1:
+        """Bring bytes in, if they aren't there.
+
+        Args:
+            start: of the bytes, from the mapping's beginning.
+            count: how many bytes.
+
+        Returns:
+            READY; ASK: they are there, and the law wants to know of it; OUTSIDE: not all in the
+            mapping; SHRUNK: the file ends before them (`error` is 0), or the kernel could
+            not bring them (`error` is its errno).
+
+        Raises:
+            KeyboardInterrupt: and what else signal handlers raise, between two pieces.
+        """
+        cdef int there, i
+        cdef size_t offset = start, length = count, end = offset + length
+        if start < 0 or count < 0 or offset > self.length or length > self.length - offset:
+            return C_OUTSIDE
+        if length == 0:
+            return C_READY
+        self.accesses += 1
+        for i in range(SPANS):
+            if self._starts[i] <= offset and end <= self._ends[i]:
+                break
+        else:
+            i = SPANS
+        if (i < SPANS and self._sure[i]) or (self._run_start <= offset and end <= self._run_end):
+            there = self._reaches(end)
+        else:
+            there = self._there(offset, length)
+            if there == 1 and self._fd >= 0:
+                self._look_further(offset, end)
+        if offset == self._last_end or end == self._last_start:
+            self._contiguous += length
+            if self._contiguous > WAKING_BYTES:
+                self._awake = True
+        else:
+            self._contiguous = length
+        self._last_start = offset
+        self._last_end = end
+        if there < 0:
+            self.error = 0
+            return C_SHRUNK
+        if there != 1 and self._bring(offset, length, there == 0):
+            return C_SHRUNK
+        if i < SPANS or not self.asking:
+            return C_READY
+        return C_ASK if self._awake else C_READY
+
+    cdef int _bring(self, size_t offset, size_t length, bint missing) except -1:
+        """Populate; where it isn't known whether pages are missing, the time it takes tells."""
+        cdef uint64_t begin_ns = 0 if missing else shm_now_ns()
+        cdef int status = self._populate(offset, length, MADV_POPULATE_READ)
+        if not missing:
+            missing = shm_now_ns() - begin_ns > PROMPT_NS + PROMPT_PAGE_NS * (length // self._page)
+        if missing:
+            self.misses += 1
+            self._awake = True
+        return status
+
+    cdef int _reaches(self, size_t end) noexcept:
+        """1, or -1 where the file ends before."""
+        if self._fd >= 0 and <uint64_t>lseek(self._fd, 0, SEEK_END) < self._offset + end:
+            return -1
+        return 1
+
+    cdef void _look_further(self, size_t offset, size_t end) noexcept:
+        """A reader who goes on will want to know about the next bytes, too: one look for many."""
+        cdef size_t further = min(<size_t>RUN_BYTES, self.length - end)
+        if self._run_wait:
+            self._run_wait -= 1
+        elif offset == self._last_end and further:
+            if self._there(end, further) == 1:
+                self._run_start = offset
+                self._run_end = end + further
+            else:
+                self._run_wait = RUN_WAIT
+
+    cdef int _there(self, size_t offset, size_t length) noexcept:
+        """1: in the page cache; 0: not all; 2: not known; -1: the file ends before."""
+        cdef uint64_t first = self._offset + offset, pages
+        cdef int there
+        if self._fd < 0:
+            return 2
+        pages = (first + length - 1) // self._page - first // self._page + 1
+        if pages < LONG_PAGES:
+            there = shm_there(self._fd, first, length, pages, self._doubt, &self._known)
+        else:
+            with nogil:
+                there = shm_there(self._fd, first, length, pages, self._doubt, &self._known)
+        # Where a page was missing, others may be on their way.
+        self._doubt = DOUBT if there == 0 or self.exact else max(0, self._doubt - 1)
+        return there
+
+    cdef int _populate(self, size_t offset, size_t length, int advice) except -1:
+        cdef uintptr_t start = (self.address + offset) & ~(self._page - 1)
+        cdef uintptr_t end = (self.address + offset + length + self._page - 1) & ~(self._page - 1)
+        cdef size_t n
+        cdef int error = 0
+        cdef bint ask_first = self.exact and end - start > self._page
+        while start < end:
+            n = min(self._piece, end - start)
+            with nogil:
+                if ask_first:
+                    madvise(<void *>start, n, MADV_WILLNEED)
+                error = shm_populate(start, n, self._page, advice)
+            if error == EINTR or error == EAGAIN:
+                error = 0
+                PyErr_CheckSignals()
+                continue
+            if error:
+                self.error = error
+                return 1
+            self.bytes_populated += n
+            start += n
+            PyErr_CheckSignals()
+        return 0
+
+    def populate(self, size_t offset, size_t length, bint write=False) -> int:
+        """Map pages, present in the page cache or not; answers as `enter` does, never ASK.
+
+        Args:
+            offset: from the mapping's beginning.
+            length: in bytes.
+            write: ready to be written to: blocks of the file are allocated, pages are dirty.
+        """
+        if offset > self.length or length > self.length - offset:
+            return C_OUTSIDE
+        if length and self._there(offset, length) < 0:
+            self.error = 0
+            return C_SHRUNK
+        advice = MADV_POPULATE_WRITE if write else MADV_POPULATE_READ
+        return C_SHRUNK if self._populate(offset, length, advice) else C_READY
+
+    def there(self, size_t offset, size_t length) -> bool:
+        """Are all these bytes in the page cache (False also where that can't be known)?"""
+        return length > 0 and self._there(offset, length) == 1
+
+    def quiet(self, size_t start, size_t end, bint sure=False):
+        """No need to be asked about accesses to these bytes; the oldest of 16 spans gives way.
+
+        Args:
+            start: of the span, in bytes from the mapping's beginning.
+            end: of the span; it replaces the spans that overlap it.
+            sure: they are known to be in memory: `enter` looks only whether the file is still
+                long enough. Should memory run short meanwhile, the reader's own touch waits.
+        """
+        cdef int i
+        for i in range(SPANS):
+            if self._starts[i] < end and start < self._ends[i]:
+                self._starts[i] = self._ends[i] = 0
+        i = self._next_span
+        self._starts[i] = start
+        self._ends[i] = end
+        self._sure[i] = sure
+        self._next_span = (i + 1) % SPANS
+
+    def flush(self, size_t offset, size_t length) -> int:
+        """msync(2) with MS_SYNC: what was written is on the device. Gives 0, or an errno."""
+        cdef uintptr_t start = (self.address + offset) & ~(self._page - 1)
+        cdef int error = 0
+        with nogil:
+            if msync(<void *>start, self.address + offset + length - start, MS_SYNC):
+                error = errno
+        return error
+
+    def carry_on(self, Gate before):
+        """Count on from another gate's figures: the mapping has moved."""
+        self.accesses = before.accesses
+        self.misses = before.misses
+        self.bytes_populated = before.bytes_populated
+
+    def doze(self):
+        """No need to be asked until a page is missing, or a long run of accesses is contiguous."""
+        self._awake = False
+        self._contiguous = 0

@@ -1,0 +1,26 @@
+from typing import NamedTuple
+
+WILLNEED: int
+POPULATE_READ: int
+POPULATE_WRITE: int
+PAGEOUT: int
+TOUCH: int
+QUEUE_LENGTH: int
+
+class Counters(NamedTuple):
+    calls: int
+    bytes: int
+    dropped: int
+    cancelled_bytes: int
+    errors: dict[int, int]
+
+class Prefetcher:
+    def __init__(self, *, piece_bytes: int = 4 << 20) -> None: ...
+    def submit(self, address: int, length: int, action: int) -> None: ...
+    def submit_many(self, ranges: list[tuple[int, int]], action: int) -> None: ...
+    def cancel(self) -> None: ...
+    def drain(self) -> None: ...
+    def close(self) -> None: ...
+    def counters(self) -> Counters: ...
+    @property
+    def queued(self) -> int: ...
