@@ -8,9 +8,11 @@ import msgspec
 
 from shmbench.channels import Driver
 from shmbench.regions import Pages
+from shmbench.units import format_bytes
 
 Launcher = Literal["process", "mpi"]
 Cache = Literal["cold", "warm"]
+CACHES: tuple[Cache, ...] = ("cold", "warm")
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +26,10 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         first_touch: the rank that writes each page of the region first.
         numa: "local", "interleave" or "bind:N"; None where there is no region.
         window: messages between two acknowledgements, where the workload has a window.
-        directory: where the region's file lives.
+        policy: name in `shmbench.workloads.policies.POLICIES`.
+        cache: what the page cache holds of the file when a batch begins: nothing, or all of it.
+        directory: where the region's file lives; of the workload trace: the file itself.
+        file_bytes: of the file, or of the memory, that is mapped.
     """
 
     workload: str
@@ -53,15 +58,19 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         if self.channel:
             parts.append(f"{self.driver}/{self.channel}")
         if self.region:
-            parts.append(self.region if self.pages == "prefault" else f"{self.region}:{self.pages}")
+            plain = self.pages in (None, "prefault")
+            parts.append(self.region if plain else f"{self.region}:{self.pages}")
         if self.numa not in (None, "local"):
             parts.append(f"numa {self.numa}")
         if self.first_touch:
             parts.append(f"rank {self.first_touch} first")
         if self.directory:
             parts.append(self.directory)
+        if self.file_bytes is not None:
+            parts.append(format_bytes(self.file_bytes))
+        parts += [part for part in (self.cache, self.policy) if part]
         if self.message_bytes is not None:
             parts.append(f"{self.message_bytes} B")
-        parts.append(f"{self.ranks} ranks")
+        parts.append("1 rank" if self.ranks == 1 else f"{self.ranks} ranks")
         parts.append(self.placement)
         return " ".join(parts)

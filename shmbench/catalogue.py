@@ -10,6 +10,7 @@ from shmbench.regions import REGIONS
 from shmbench.registry import Registry
 from shmbench.suites import SUITES
 from shmbench.workloads import WORKLOADS
+from shmbench.workloads.policies import POLICIES
 
 Row = dict[str, str | bool | None]
 
@@ -40,11 +41,16 @@ def _probed(registry: Registry[Any]) -> list[Row]:
     return rows
 
 
+def _summarised(registry: Registry[Any]) -> list[Row]:
+    return [_row(name, registry.get(name).summary) for name in registry.names()]
+
+
 def catalogue() -> dict[str, list[Row]]:
     """Rows of name, available, summary, reason and remedy, by what they are."""
     return {
         "regions": _probed(REGIONS),
         "channels": _probed(CHANNELS),
-        "workloads": [_row(name, WORKLOADS.get(name).summary) for name in WORKLOADS.names()],
+        "policies": _summarised(POLICIES),
+        "workloads": _summarised(WORKLOADS),
         "suites": [_row(name, suite.summary) for name, suite in SUITES.items()],
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from shmbench.measure.cgroup import find_hierarchy
 from shmbench.regions.file import default_directories
 from shmbench.regions.names import stale_names
 
@@ -12,12 +13,15 @@ _SYSTEM_DIRECTORIES = ("/dev/shm", "/dev/mqueue")
 
 
 def leftovers(directories: Iterable[str] = ()) -> list[Path]:
-    """Shared memory, semaphores, queues and files of this user whose process no longer lives.
+    """Shared memory, semaphores, queues, files and cgroups of this user's dead processes.
 
     Args:
         directories: where `run --dir` kept its files, beside the default ones.
     """
+    cgroups = find_hierarchy()
     places = dict.fromkeys([*_SYSTEM_DIRECTORIES, *default_directories(), *directories])
+    if cgroups is not None:
+        places[str(cgroups.root)] = None
     return [path for place in places for path in stale_names(Path(place))]
 
 
@@ -29,6 +33,9 @@ def remove(paths: Iterable[Path]) -> list[Path]:
     """
     removed = []
     for path in paths:
-        path.unlink(missing_ok=True)
+        if path.is_dir():  # a cgroup
+            path.rmdir()
+        else:
+            path.unlink(missing_ok=True)
         removed.append(path)
     return removed

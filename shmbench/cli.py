@@ -44,6 +44,13 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> Any
     return None if value is None else tuple(parse_bytes_list(value))
 
 
+def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
+    """One size, such as 4K."""
+    from shmbench.units import parse_bytes
+
+    return parse_bytes(value)
+
+
 def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
     """Comma-separated names."""
     if value is None:
@@ -79,7 +86,10 @@ def cli() -> None:
 @click.option("--channel", "channels", callback=_names, help="Only these, e.g. spin,pipe.")
 @click.option("--region", "regions", callback=_names, help="Over these, e.g. anonymous,memfd.")
 @click.option("--size", "sizes", callback=_sizes, help="Message sizes, e.g. 8,4K,1M.")
-@click.option("--ranks", type=click.IntRange(2, 1024), help="How many ranks.")
+@click.option("--policy", "policies", callback=_names, help="Only these, e.g. none,auto.")
+@click.option("--cache", "caches", callback=_names, help="Files that are cold, warm, or both.")
+@click.option("--file-size", "file_sizes", callback=_sizes, help="Of mapped files: 256M,2G.")
+@click.option("--ranks", type=click.IntRange(1, 1024), help="How many ranks.")
 @click.option("--driver", type=click.Choice(["native", "python"]), help="Only this driver.")
 @click.option(
     "--pages", callback=_names, help="untouched, prefault, thp, hugetlb; default: by region."
@@ -99,7 +109,7 @@ def cli() -> None:
 @click.option("--quick", is_flag=True, help="Two or three groups a case: rough figures, soon.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="The result file.")
 def run(suite: str | None, output: Path | None, **options: Any) -> None:
-    """Measure SUITE (quick, ipc, all), or what the options choose.
+    """Measure SUITE (quick, ipc, policy, all), or what the options choose.
 
     Without a suite, the options choose from everything; without any, the suite is quick. Each case
     is measured in fresh groups of processes, all cases in turn, until its interval is narrow or the
@@ -140,7 +150,9 @@ def _closing_lines(plan: dict[str, Any], output: Path | None) -> list[str]:
 
 @cli.command("list")
 @click.argument(
-    "what", required=False, type=click.Choice(["regions", "channels", "workloads", "suites"])
+    "what",
+    required=False,
+    type=click.Choice(["regions", "channels", "policies", "workloads", "suites"]),
 )
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def list_(what: str | None, as_json: bool) -> None:
@@ -204,6 +216,39 @@ def report(results: tuple[Path, ...], output: Path) -> None:
     _check_output(output)
     write_report([load(path) for path in results], output)
     click.echo(f"report: {output}")
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--pattern",
+    required=True,
+    help="sequential, reverse, strided[:STEP], streams[:N], random, zipf, or a TRACE: a text or "
+    ".npy file of offsets.",
+)
+@click.option("--size", "access_bytes", callback=_size, default="4K", help="Of an access.")
+@click.option("--policy", "policies", callback=_names, help="Only these; default: all.")
+@click.option("--cache", type=click.Choice(["cold", "warm"]), help="Default: cold if possible.")
+@click.option("--budget", "budget_s", type=click.FloatRange(0, min_open=True), default=60.0)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def tune(file: Path, pattern: str, as_json: bool, **options: Any) -> None:
+    """Say which policy reads FILE fastest in an order, and how a program gets it.
+
+    FILE is only read. Where it can be, it is evicted from the page cache again and again, so that
+    it is cold for each policy.
+    """
+    from shmbench.report.tuning import tuning_lines, tuning_table
+    from shmbench.session import shown_progress
+    from shmbench.tune import tune as tune_file
+
+    with shown_progress() as progress:
+        found = tune_file(file, pattern, explain=progress.show, **options)
+    if as_json:
+        _show_json(found)
+        return
+    _show(tuning_table(found))
+    for line in tuning_lines(found):
+        click.echo(line)
 
 
 @cli.command()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from shmbench.cases import Case
 from shmbench.channels import CHANNELS
+from shmbench.workloads import WORKLOADS
 from shmbench.workloads.barrier import rounds
 
 # Below, handing over the line dominates a one-way message; above, copying its bytes does.
@@ -57,11 +60,34 @@ def _copies(case: Case, copies: int, times: int = 1) -> LimitCase:
     )
 
 
+def _of_policy(case: Case) -> LimitCase | None:
+    """Of a cold file read in no order: the device. Of a warm one: a mapping that is there."""
+    if case.cache == "cold":
+        if case.workload not in ("random_read", "zipf", "strided"):
+            return None
+        device = Case(
+            workload="device",
+            driver="native",
+            ranks=1,
+            placement=case.placement,
+            region="file",
+            directory=case.directory,
+            file_bytes=case.file_bytes,
+        )
+        return LimitCase("device, random reads at depth 64", device)
+    limit = WORKLOADS.get(case.workload).warm_limit
+    if limit in (None, case.policy):
+        return None
+    return LimitCase("mapped already", replace(case, policy=limit))
+
+
 def limit_of(case: Case) -> LimitCase | None:
     """The limit of a case; None where there is none to state.
 
     There is none for the null channel, for ranks that share a CPU, and for more than two ranks.
     """
+    if case.policy is not None:
+        return _of_policy(case)
     if case.channel is None or case.placement == "same_cpu" or case.ranks != 2:
         return None
     copies = min(2, CHANNELS.get(f"{case.driver}/{case.channel}").copies)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from shmbench import __version__, machine
+from shmbench.cases import CACHES
 from shmbench.errors import UsageError
 from shmbench.measure.placement import Topology, read_topology
 from shmbench.measure.sampling import SamplingOptions
@@ -23,6 +24,7 @@ from shmbench.runner import Effort, Run
 from shmbench.suites import SUITES, Plan, Selection, plan, suite
 from shmbench.worker import Worker
 from shmbench.workloads import WORKLOADS
+from shmbench.workloads.policies import POLICIES
 
 _CHOSEN_BUDGET_S = 60.0
 _QUICK_BUDGET_S = 20.0
@@ -86,12 +88,25 @@ class _Lines:
             print(f"{share:4.0%} {now - self._start:5.0f} s  {label}", file=sys.stderr, flush=True)
 
 
+def shown_progress() -> _Progress:
+    """A bar on a terminal, lines elsewhere."""
+    return _Bar() if sys.stderr.isatty() else _Lines()
+
+
+_POLICY_AXES = ("policies", "caches", "file_sizes")
+
+
 def _check_axes(axes: dict[str, Any]) -> None:
     """Names that the plan would otherwise find too late, or never."""
     for name in axes.get("workloads") or ():
         WORKLOADS.get(name)
     for name in axes.get("regions") or ():
         REGIONS.get(name)
+    for name in axes.get("policies") or ():
+        POLICIES.get(name)
+    for name in axes.get("caches") or ():
+        if name not in CACHES:
+            raise UsageError(f"unknown cache state {name!r}", nearest(name, CACHES))
     for name in axes.get("pages") or ():
         if name not in PAGES:
             raise UsageError(f"unknown page state {name!r}", nearest(name, PAGES))
@@ -117,7 +132,10 @@ def _selections(name: str | None, axes: dict[str, Any]) -> tuple[Selection, ...]
     known = {each.name for each in fields(Selection)}
     assert set(given) <= known, given
     if name is None and given:
-        base = Selection(tuple(n for n in WORKLOADS.names() if n != "memcpy"))
+        # An axis that only one of the two families has says which one is meant.
+        family = "policy" if any(axis in given for axis in _POLICY_AXES) else "ipc"
+        named = (n for n in WORKLOADS.names() if WORKLOADS.get(n).family == family)
+        base = Selection(tuple(n for n in named if n != "memcpy"))
         return (replace(base, **given),)
     chosen = suite(name or "quick").selections
     wanted = given.pop("workloads", None)
@@ -211,7 +229,7 @@ def _measure(
     file: ResultFile, chosen: Plan, topology: Topology, effort: Effort, output: Path | None
 ) -> None:
     start = time.monotonic()
-    progress: _Progress = _Bar() if sys.stderr.isatty() else _Lines()
+    progress = shown_progress()
 
     def checkpoint() -> None:
         file.results = session.results()

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from shmbench.cases import Case
+from shmbench.cases import Cache, Case
 from shmbench.channels import CHANNELS, Channel, ChannelSpec, Driver
 from shmbench.errors import Unavailable, UsageError
 from shmbench.limits import limit_of
@@ -20,6 +20,7 @@ from shmbench.measure.placement import (
 )
 from shmbench.regions import REGIONS, Pages, RegionSpec
 from shmbench.regions.file import default_directories
+from shmbench.regions.mounts import mount_of
 from shmbench.registry import nearest
 from shmbench.workloads import WORKLOADS, Workload
 
@@ -36,12 +37,13 @@ class Selection:
         driver: only channels and workloads of this driver; None: both.
         placements: names or lists of CPUs; "pairs" stands for all pairs of CPUs.
         directories: for regions that live in one; None: one on tmpfs and one on disk.
+        policies, caches, file_sizes: for workloads that read files.
     """
 
     workloads: tuple[str, ...]
     channels: tuple[str, ...] | None = None
     driver: Driver | None = None
-    regions: tuple[str, ...] = ("anonymous",)
+    regions: tuple[str, ...] | None = None
     pages: tuple[Pages, ...] | None = None
     sizes: tuple[int, ...] = (8, 4 * _KIB, _MIB)
     ranks: int | None = None
@@ -49,6 +51,9 @@ class Selection:
     directories: tuple[str, ...] | None = None
     first_touch: int = 0
     numa: str = "local"
+    policies: tuple[str, ...] | None = None
+    caches: tuple[Cache, ...] | None = None
+    file_sizes: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,50 @@ SUITES: dict[str, Suite] = {
         1500,
     ),
 }
-SUITES["all"] = Suite("all suites", SUITES["ipc"].selections + SUITES["quick"].selections, 1800)
+_FILE, _WARM_BYTES = ("file",), 64 * _MIB
+_UNORDERED = ("random_read", "strided", "zipf")
+_ORDERED = ("scan", "reverse", "streams")
+SUITES["policy"] = Suite(
+    "every order of reading by every policy, cold and warm; mapping, flushing, forking",
+    (
+        Selection(
+            _UNORDERED,
+            driver="python",
+            regions=_FILE,
+            caches=("cold",),
+            file_sizes=(1024 * _MIB,),
+        ),
+        # A wrong hint on a cold file costs a hundred microseconds a page: a small file will do.
+        Selection(
+            _ORDERED, driver="python", regions=_FILE, caches=("cold",), file_sizes=(64 * _MIB,)
+        ),
+        Selection(
+            _ORDERED + _UNORDERED,
+            driver="python",
+            regions=_FILE,
+            caches=("warm",),
+            file_sizes=(_WARM_BYTES,),
+        ),
+        Selection(
+            ("scan", "random_read"),
+            driver="native",
+            regions=_FILE,
+            caches=("warm",),
+            file_sizes=(_WARM_BYTES,),
+        ),
+        Selection(("read_vs_mmap",), regions=_FILE, file_sizes=(_WARM_BYTES,)),
+        Selection(("first_touch",)),
+        Selection(("first_touch",), regions=("anonymous",), pages=("thp",)),
+        Selection(("reopen", "map_unmap", "flush", "fork_cost", "shootdown")),
+        Selection(("over_memory",), file_sizes=(_WARM_BYTES,)),
+    ),
+    780,
+)
+SUITES["all"] = Suite(
+    "all suites",
+    SUITES["ipc"].selections + SUITES["quick"].selections + SUITES["policy"].selections,
+    2600,
+)
 
 
 def suite(name: str) -> Suite:
@@ -122,15 +170,18 @@ def suite(name: str) -> Suite:
     return SUITES[name]
 
 
-def _channels(selection: Selection, workload: type[Workload]) -> list[type[Channel] | None]:
-    """The channels of a selection that this workload can use; [None] where it uses none."""
+Carrier = tuple[type[Channel] | None, Driver]
+
+
+def _channels(selection: Selection, workload: type[Workload]) -> list[Carrier]:
+    """The channels of a selection that this workload can use; None where it uses none."""
     if not workload.uses_channel:
-        return [None] if selection.driver in (None, *workload.drivers) else []
+        return [(None, each) for each in workload.drivers if selection.driver in (None, each)]
     known = {name.partition("/")[2] for name in CHANNELS.names()}
     for kind in selection.channels or ():
         if kind not in known:
             raise UsageError(f"unknown channel {kind!r}", nearest(kind, known))
-    chosen: list[type[Channel] | None] = []
+    chosen: list[Carrier] = []
     for name in CHANNELS.names():
         driver, _, kind = name.partition("/")
         if (
@@ -138,13 +189,15 @@ def _channels(selection: Selection, workload: type[Workload]) -> list[type[Chann
             and selection.driver in (None, driver)
             and (selection.channels is None or kind in selection.channels)
         ):
-            chosen.append(CHANNELS.get(name))
+            channel = CHANNELS.get(name)
+            chosen.append((channel, channel.driver))
     return chosen
 
 
-def _placements(selection: Selection, topology: Topology) -> list[str]:
+def _placements(selection: Selection, topology: Topology, ranks: int) -> list[str]:
     found: list[str] = []
-    for name in selection.placements or (closest_pair_name(topology),):
+    default = "same_cpu" if ranks == 1 else closest_pair_name(topology)
+    for name in selection.placements or (default,):
         if name == "available":
             offered = available(topology)
             found += [n for n, cpus in offered.items() if not isinstance(cpus, Unavailable)]
@@ -158,10 +211,20 @@ def _placements(selection: Selection, topology: Topology) -> list[str]:
     return found
 
 
-def _directories(selection: Selection, region: str | None) -> list[str | None]:
+def _directories(
+    selection: Selection, region: str | None, cache: Cache | None = None
+) -> list[str | None]:
     if region is None or not REGIONS.get(region).takes_directory:
         return [None]
-    return list(selection.directories or default_directories())
+    if selection.directories is not None:
+        return list(selection.directories)
+    found = default_directories()
+    return [each for each in found if cache != "cold" or not _in_memory(each)]
+
+
+def _in_memory(directory: str) -> bool:
+    mount = mount_of(directory)
+    return mount is not None and mount.in_memory
 
 
 def _pages(selection: Selection, region: str | None) -> tuple[Pages, ...]:
@@ -179,16 +242,19 @@ def _expand(selection: Selection, topology: Topology) -> Iterator[Case]:
     """All cases of a selection, available or not."""
     for name in selection.workloads:
         workload = WORKLOADS.get(name)
+        if workload.family == "policy":
+            yield from _expand_policies(name, selection, topology)
+            continue
         sizes: tuple[int | None, ...] = selection.sizes if workload.has_sizes else (None,)
         ranks = _ranks(selection, workload)
-        for channel, size, variant, placement in itertools.product(
+        for (channel, driver), size, variant, placement in itertools.product(
             _channels(selection, workload),
             sizes,
             workload.variants,
-            _placements(selection, topology),
+            _placements(selection, topology, ranks),
         ):
             needs_region = workload.uses_region or (channel is not None and channel.uses_region)
-            regions: tuple[str | None, ...] = selection.regions if needs_region else (None,)
+            regions = (selection.regions or ("anonymous",)) if needs_region else (None,)
             for region in regions:
                 for pages, directory in itertools.product(
                     _pages(selection, region), _directories(selection, region)
@@ -197,7 +263,7 @@ def _expand(selection: Selection, topology: Topology) -> Iterator[Case]:
                         workload=name,
                         variant=variant,
                         channel=channel.kind if channel else None,
-                        driver=channel.driver if channel else workload.drivers[0],
+                        driver=driver,
                         region=region,
                         pages=pages,
                         directory=directory,
@@ -208,6 +274,50 @@ def _expand(selection: Selection, topology: Topology) -> Iterator[Case]:
                         numa=selection.numa if region else None,
                         window=workload.default_window(size) if size else None,
                     )
+
+
+def _expand_policies(name: str, selection: Selection, topology: Topology) -> Iterator[Case]:
+    """All cases of a workload that maps files or memory by itself."""
+    workload = WORKLOADS.get(name)
+    ranks = _ranks(selection, workload)
+    regions = tuple(r for r in workload.regions if r in (selection.regions or workload.regions))
+    policies: tuple[str | None, ...] = tuple(
+        each for each in workload.policies if each in (selection.policies or workload.policies)
+    )
+    caches: tuple[Cache | None, ...] = tuple(
+        each for each in workload.caches if each in (selection.caches or workload.caches)
+    )
+    if (selection.policies and not policies) or (workload.caches and not caches):
+        return
+    sizes: tuple[int | None, ...] = selection.sizes if workload.has_sizes else (None,)
+    for size, (_, driver), variant, placement, region, file_bytes, cache in itertools.product(
+        sizes,
+        _channels(selection, workload),
+        workload.variants,
+        _placements(selection, topology, ranks),
+        regions,
+        selection.file_sizes or workload.file_sizes or (None,),
+        caches or (None,),
+    ):
+        for directory, policy in itertools.product(
+            _directories(selection, region, cache), policies or (None,)
+        ):
+            case = Case(
+                workload=name,
+                variant=variant,
+                driver=driver,
+                region=region,
+                pages=selection.pages[0] if selection.pages else None,
+                directory=directory,
+                policy=policy,
+                cache=cache,
+                file_bytes=file_bytes,
+                message_bytes=size,
+                ranks=ranks,
+                placement=placement,
+            )
+            if workload.fits(case):
+                yield case
 
 
 def layout(case: Case) -> tuple[ChannelSpec | None, ChannelSpec | None, RegionSpec | None]:
@@ -229,7 +339,7 @@ def layout(case: Case) -> tuple[ChannelSpec | None, ChannelSpec | None, RegionSp
             ack_spec = ChannelSpec(acks, 8)
             size += channel.region_bytes(ack_spec)
     region_spec = None
-    if case.region is not None:
+    if case.region is not None and not workload.regions:
         region_spec = RegionSpec(
             size,
             case.pages or "prefault",
@@ -254,7 +364,11 @@ def obstacle(case: Case, topology: Topology) -> Unavailable | None:
         found = CHANNELS.get(f"{case.driver}/{case.channel}").probe(channel_spec)
         if found is not None:
             return found
-    return REGIONS.get(case.region).probe(region_spec) if case.region else None
+    if case.region is not None and region_spec is not None:
+        found = REGIONS.get(case.region).probe(region_spec)
+        if found is not None:
+            return found
+    return workload.probe(case)
 
 
 def plan(selections: tuple[Selection, ...], topology: Topology, *, asked_for: bool) -> Plan:
@@ -279,7 +393,12 @@ def plan(selections: tuple[Selection, ...], topology: Topology, *, asked_for: bo
                 made.left_out[case.label()] = why
     for case in list(cases):
         limit = None if resolve(case.placement, case.ranks, topology).shares_cpu else limit_of(case)
-        if limit is not None:
+        if limit is None or limit.case in cases:
+            continue
+        why = obstacle(limit.case, topology)
+        if why is None:
             cases[limit.case] = None
+        else:
+            made.left_out[limit.case.label()] = why
     made.cases = list(cases)
     return made

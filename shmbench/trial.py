@@ -7,6 +7,8 @@ that it imports draws, prints or parses command lines.
 from __future__ import annotations
 
 import gc
+import os
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +25,7 @@ from shmbench.measure.sampling import Sample, SamplingOptions, sample
 from shmbench.native.histogram import Histogram
 from shmbench.native.process import pin_to_cpu
 from shmbench.regions import REGIONS, Region, RegionSpec, Slice, Span
+from shmbench.regions.fixture import Fixture
 from shmbench.regions.pages import evidence, prepare
 from shmbench.results import Failure
 from shmbench.suites import layout
@@ -51,6 +54,7 @@ class RankReport(msgspec.Struct):
     sample: Sample
     evidence: dict[str, Any] | None
     histogram: bytes | None
+    flags: list[Flag]  # the workload's own
 
 
 class TrialReport(msgspec.Struct):
@@ -114,7 +118,12 @@ class _Opening:
 
 
 def _open(
-    trial: Trial, opening: _Opening, group: Group, stack: ExitStack
+    trial: Trial,
+    opening: _Opening,
+    group: Group,
+    stack: ExitStack,
+    fixture: Fixture | None,
+    helper_cpus: frozenset[int],
 ) -> tuple[Workload, Region | None, dict[str, Any] | None]:
     """In a rank: open region, channels and workload; the stack closes them in reverse."""
     region: Region | None = None
@@ -142,7 +151,9 @@ def _open(
         channels.append(channel)
     workload_class = WORKLOADS.get(trial.case.workload)
     own = part(workload_class.region_bytes(trial.case))
-    workload = workload_class(Context(trial.case, group, trial.cpus, own, *channels))
+    workload = workload_class(
+        Context(trial.case, group, trial.cpus, fixture, helper_cpus, own, *channels)
+    )
     stack.callback(workload.close)
     return workload, region, prepared
 
@@ -158,12 +169,22 @@ def _histogram(workload: Workload, case: Case, group: Group, measured: Sample) -
     return histogram.to_bytes() if group.rank == 0 else None
 
 
-def _run_rank(trial: Trial, opening: _Opening, group: Group) -> bytes:
+def _summed(group: Group, mine: dict[str, float]) -> dict[str, float]:
+    """Collective: counters by name, summed over ranks."""
+    summed: Counter[str] = Counter()
+    for item in group.allgather(msgspec.msgpack.encode(mine)):
+        summed.update(msgspec.msgpack.decode(item, type=dict[str, float]))
+    return dict(summed)
+
+
+def _run_rank(trial: Trial, opening: _Opening, group: Group, fixture: Fixture | None) -> bytes:
     """Everything that one rank does."""
     gc.disable()
+    allowed = os.sched_getaffinity(0)
     pin_to_cpu(trial.cpus[group.rank])
+    helper_cpus = frozenset(allowed - set(trial.cpus)) or frozenset(allowed)
     with ExitStack() as stack:
-        workload, region, prepared = _open(trial, opening, group, stack)
+        workload, region, prepared = _open(trial, opening, group, stack, fixture, helper_cpus)
         group.barrier()
         workload.validate()
         group.barrier()
@@ -174,29 +195,35 @@ def _run_rank(trial: Trial, opening: _Opening, group: Group) -> bytes:
                 "something else changes the affinity of processes on this machine",
             )
         histogram = _histogram(workload, trial.case, group, measured)
-        shown = None
+        shown = workload.evidence()
         if region is not None and prepared is not None:
-            shown = {**prepared, **evidence(region)}
-        group.barrier()
+            shown = {**prepared, **evidence(region), **shown}
+        measured.counters |= _summed(group, workload.counters())
         if group.rank != 0:
             return b""
-        return msgspec.msgpack.encode(RankReport(measured, shown, histogram))
+        return msgspec.msgpack.encode(
+            RankReport(measured, shown or None, histogram, workload.flags())
+        )
 
 
-def run_trial(trial: Trial) -> TrialReport:
-    """Measure one case in one fresh group; an error of any kind is in the report."""
+def run_trial(trial: Trial, fixture: Fixture | None = None) -> TrialReport:
+    """Measure one case in one fresh group; an error of any kind is in the report.
+
+    Args:
+        fixture: what `Workload.fixture` asked for, open.
+    """
     try:
         with ExitStack() as stack:
             opening = _Opening.of(trial, stack)
             answers = run_ranks(
                 len(trial.cpus),
-                lambda group: _run_rank(trial, opening, group),
+                lambda group: _run_rank(trial, opening, group, fixture),
                 timeout_s=trial.timeout_s,
             )
     except Exception as error:
         return TrialReport(failure=failure_of(error))
     report = msgspec.msgpack.decode(answers[0], type=RankReport)
-    flags = list(report.sample.flags)
+    flags = report.sample.flags + report.flags
     if trial.case.pages == "untouched":
         flags.append(Flag.UNTOUCHED)
     if (

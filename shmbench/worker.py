@@ -20,9 +20,11 @@ from typing import IO
 import msgspec
 
 from shmbench.clean import leftovers, remove
-from shmbench.errors import PeerFailed
+from shmbench.errors import PeerFailed, ShmbenchError
 from shmbench.native.process import set_parent_death_signal
+from shmbench.regions.fixture import Fixture, Fixtures
 from shmbench.trial import Trial, TrialReport, failure_of, run_trial
+from shmbench.workloads import WORKLOADS
 
 _SPARE_S = 5.0  # beyond the ranks' own time-out, for the leader to clean up
 
@@ -43,13 +45,13 @@ def read_frame(stream: IO[bytes]) -> bytes | None:
     return payload if len(payload) == length else None
 
 
-def _lead(trial: Trial, pipe: int, parent: int) -> None:
+def _lead(trial: Trial, fixture: Fixture | None, pipe: int, parent: int) -> None:
     """In the forked leader: run the trial, and report."""
     set_parent_death_signal(signal.SIGKILL)
     if os.getppid() != parent:
         return
     with open(pipe, "wb") as stream:
-        stream.write(msgspec.msgpack.encode(run_trial(trial)))
+        stream.write(msgspec.msgpack.encode(run_trial(trial, fixture)))
 
 
 def _collect(pipe: int, deadline: float) -> bytes | None:
@@ -70,15 +72,20 @@ def _clear(trial: Trial) -> None:
     remove(leftovers([trial.case.directory] if trial.case.directory else []))
 
 
-def run_in_leader(trial: Trial) -> TrialReport:
+def run_in_leader(trial: Trial, fixtures: Fixtures) -> TrialReport:
     """Fork a leader for one trial and wait for it; it is killed when it takes too long."""
+    try:
+        wanted = WORKLOADS.get(trial.case.workload).fixture(trial.case)
+        fixture = fixtures.get(wanted) if wanted else None
+    except (ShmbenchError, OSError) as error:
+        return TrialReport(failure=failure_of(error))
     read_end, write_end = os.pipe()
     parent = os.getpid()
     leader = os.fork()
     if leader == 0:
         try:
             os.close(read_end)
-            _lead(trial, write_end, parent)
+            _lead(trial, fixture, write_end, parent)
         finally:
             os._exit(0)
     os.close(write_end)
@@ -102,15 +109,17 @@ def main() -> None:
     set_parent_death_signal(signal.SIGKILL)
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not get between the frames
-    while (frame := read_frame(requests)) is not None:
-        report = run_in_leader(msgspec.msgpack.decode(frame, type=Trial))
-        write_frame(answers, msgspec.msgpack.encode(report))
+    with Fixtures() as fixtures:
+        while (frame := read_frame(requests)) is not None:
+            report = run_in_leader(msgspec.msgpack.decode(frame, type=Trial), fixtures)
+            write_frame(answers, msgspec.msgpack.encode(report))
 
 
 class Worker:
     """The parent's end of a measuring process; a context manager."""
 
     def __init__(self) -> None:
+        self._directories: set[str] = set()  # that may hold a named file of the process
         self._start()
 
     def _start(self) -> None:
@@ -133,6 +142,8 @@ class Worker:
         """Have one trial run; where the measuring process itself dies, another one is started."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        if trial.case.directory is not None:
+            self._directories.add(trial.case.directory)
         try:
             write_frame(self._process.stdin, msgspec.msgpack.encode(trial))
             answer = read_frame(self._process.stdout)
@@ -155,7 +166,7 @@ class Worker:
             if stream is not None:
                 with suppress(BrokenPipeError):
                     stream.close()
-        remove(leftovers())
+        remove(leftovers(self._directories))
 
     def _kill_session(self) -> bool:
         """Kill what is left of the process's session; False when nothing is."""

@@ -99,6 +99,8 @@ def every_pair() -> list[tuple[str, str | None]]:
     found: list[tuple[str, str | None]] = []
     for name in WORKLOADS.names():
         workload = WORKLOADS.get(name)
+        if workload.family != "ipc":
+            continue
         if not workload.uses_channel:
             found.append((name, None))
             continue

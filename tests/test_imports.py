@@ -16,6 +16,7 @@ LAYERS = (
     ("cli", "__main__"),
     ("session", "catalogue"),
     ("report", "compare", "doctor"),
+    ("tune",),
     ("runner",),
     ("worker",),
     ("trial",),

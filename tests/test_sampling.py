@@ -49,11 +49,16 @@ class Script:
     now_ns: int = 0
     delay_ns: int = 0
     batches: list = field(default_factory=list)  # (iterations, elapsed_ns)
+    prepared: list = field(default_factory=list)  # iterations
+    fixed_iterations: object = None
 
     def cost_ns(self, iterations):
         cost = self.iteration_ns
         number = len(self.batches)
         return int((cost(number, iterations) if callable(cost) else cost) * iterations)
+
+    def before_batch(self, iterations):
+        self.prepared.append(iterations)
 
     def batch(self, iterations):
         elapsed_ns = self.cost_ns(iterations)
@@ -165,6 +170,23 @@ def test_slow_iterations_end_with_the_groups_time_after_three_batches_at_least(i
     assert taken.flags == []
 
 
+@pytest.mark.parametrize(("iteration_ns", "batches"), [(1000.0, 10), (70e6, 5), (5e9, 1)])
+def test_with_fixed_iterations_every_batch_counts_from_the_first_on(iteration_ns, batches):
+    script = Script(iteration_ns, fixed_iterations=3)
+    taken = script.sample()
+    assert script.batches == [(3, 3 * iteration_ns)] * len(taken.batches)
+    assert len(taken.batches) <= batches
+    assert script.now_ns < max(OPTIONS.group_s * 1e9, 3 * iteration_ns) + 3 * iteration_ns
+    assert taken.seconds == pytest.approx(iteration_ns * 1e-9)
+
+
+def test_each_batch_is_prepared_before_its_counters_are_read():
+    script = Script(1000.0)
+    taken = script.sample()
+    assert script.prepared == [iterations for iterations, _ in script.batches]
+    assert taken.batches
+
+
 def test_what_others_used_over_the_whole_group_is_said_without_leaving_batches_out():
     taken = Script(1000.0, busy_share=0.9).sample()
     assert taken.flags == [Flag.FOREIGN_CPU]
@@ -211,6 +233,11 @@ def test_one_ranks_disturbance_flags_the_batch_in_every_rank_and_one_ranks_clock
 
 class Sleeper:
     """A subject in real time."""
+
+    fixed_iterations = None
+
+    def before_batch(self, iterations):
+        pass
 
     def batch(self, iterations):
         started = time.monotonic_ns()

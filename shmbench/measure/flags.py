@@ -82,6 +82,11 @@ class Flag(StrEnum):
         "pages that nobody has written: all of them are one page of zeros",
         "use --pages prefault for memory as programs use it",
     )
+    NOT_EVICTED = (
+        "not_evicted",
+        "pages of the file were still in memory when a cold batch began",
+        "end what else has the file open or mapped, or choose a --dir on a local disk",
+    )
     THP_NOT_GOT = (
         "thp_not_got",
         "the kernel gave small pages where huge ones were asked for",

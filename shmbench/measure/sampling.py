@@ -37,7 +37,17 @@ _REPEATS_MAX = 5
 
 
 class Subject(Protocol):
-    """What is measured: a workload, or a script in the tests."""
+    """What is measured: a workload, or a script in the tests.
+
+    Attributes:
+        fixed_iterations: each batch has so many and there is no warm-up, because `before_batch`
+            makes every batch begin alike; None: batches are calibrated.
+    """
+
+    fixed_iterations: int | None
+
+    def before_batch(self, iterations: int) -> None:
+        """Collective and untimed: bring about the state that the next batch begins with."""
 
     def batch(self, iterations: int) -> int:
         """Collective: run the loop, and give the nanoseconds that it took in this rank."""
@@ -53,7 +63,7 @@ class SamplingOptions(msgspec.Struct, frozen=True, kw_only=True):
         warmup_batches: how many batches the warm-up may take.
         stable_share: how much the last three batches may differ when it ends.
         group_s: calibration and warm-up end after half of this time, and measuring at its end;
-            but three batches are measured always.
+            but three batches are measured always, and one where iterations are fixed.
     """
 
     batch_s: float = 0.004
@@ -124,11 +134,14 @@ class _Loop:
         self._counters = counters
         self._least_wake_ns = [float("inf")] * group.size
         self._started_ns: int | None = None
-        self.spent_s = 0.0  # by the timing rank's clock, since the end of the first batch
+        # By the timing rank's clock, since the end of the first batch; with a fixed number of
+        # iterations, since its beginning.
+        self.spent_s = 0.0
         self.cpus: list[int] = []
 
     def run(self, iterations: int) -> Batch:
         """One batch, between two readings of the counters."""
+        self._subject.before_batch(iterations)
         self._group.barrier()
         before = self._counters.read()
         elapsed_ns = self._subject.batch(iterations)
@@ -145,6 +158,8 @@ class _Loop:
         )
         if self._started_ns is None:
             self._started_ns = timing.now_ns
+            if self._subject.fixed_iterations is not None:
+                self._started_ns -= timing.elapsed_ns
         self.spent_s = (timing.now_ns - self._started_ns) * 1e-9
         deltas = [report.delta for report in reports]
         self.cpus = [delta.cpu_end for delta in deltas]
@@ -205,12 +220,14 @@ def _warm_up(loop: _Loop, iterations: int, options: SamplingOptions) -> bool:
     return settled
 
 
-def _measure(loop: _Loop, iterations: int, options: SamplingOptions) -> list[Batch]:
+def _measure(
+    loop: _Loop, iterations: int, options: SamplingOptions, batches_min: int
+) -> list[Batch]:
     """Batches until enough are undisturbed, the retries are used up, or the time is over."""
     batches: list[Batch] = []
     undisturbed = 0
     while undisturbed < options.batches and len(batches) < options.batches + options.retries:
-        if loop.spent_s >= options.group_s and len(batches) >= _BATCHES_MIN:
+        if loop.spent_s >= options.group_s and len(batches) >= batches_min:
             break
         batches.append(loop.run(iterations))
         undisturbed += not batches[-1].flags
@@ -258,9 +275,14 @@ def sample(
             return sample(group, subject, options, timing_rank, clock, own)
     loop = _Loop(group, subject, timing_rank, clock, counters)
     before = counters.read_cpu()
-    iterations = _calibrate(loop, options)
-    settled = _warm_up(loop, iterations, options)
-    batches = _measure(loop, iterations, options)
+    if subject.fixed_iterations is not None:
+        # A batch may take seconds then, and nothing is learnt from those before it.
+        settled = True
+        batches = _measure(loop, subject.fixed_iterations, options, 1)
+    else:
+        iterations = _calibrate(loop, options)
+        settled = _warm_up(loop, iterations, options)
+        batches = _measure(loop, iterations, options, _BATCHES_MIN)
     items = group.allgather(msgspec.msgpack.encode(counters.read_cpu().since(before)))
     losses, cpu_flags = cpu_losses([msgspec.msgpack.decode(i, type=CpuTimes) for i in items])
     seconds, flags = group_median(batches)

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from shmbench.cases import Case
+from shmbench.cases import Cache, Case
 from shmbench.channels import Channel, Driver, Link
+from shmbench.errors import Unavailable
 from shmbench.group import Group
+from shmbench.measure.flags import Flag
 from shmbench.regions import Span
+from shmbench.regions.fixture import Fixture, FixtureSpec
 from shmbench.registry import Registry
 
 if TYPE_CHECKING:
@@ -32,11 +35,15 @@ class Context:
         channel: open for `links`; None where it uses no channel.
         acks: a second channel of the same kind, open for `ack_links` with messages of 8 bytes.
         cpus: of each rank.
+        fixture: the file that `Workload.fixture` asked for; it outlives the process group.
+        helper_cpus: where threads may run that a policy starts; not empty.
     """
 
     case: Case
     group: Group
     cpus: tuple[int, ...]
+    fixture: Fixture | None = None
+    helper_cpus: frozenset[int] = frozenset({0})
     region: Span | None = None
     channel: Channel | None = None
     acks: Channel | None = None
@@ -46,6 +53,7 @@ class Workload(ABC):
     """What is measured, seen from one rank."""
 
     name: ClassVar[str]
+    family: ClassVar[Literal["ipc", "policy"]] = "ipc"
     summary: ClassVar[str]  # one line for `shmbench list`
     operation: ClassVar[str]  # what one operation is: "one-way message", "round trip", ...
     drivers: ClassVar[tuple[Driver, ...]] = ("native", "python")
@@ -60,6 +68,13 @@ class Workload(ABC):
     max_ranks: ClassVar[int | None] = None
     needs_two_cpus: ClassVar[bool] = False  # it spins without yielding
     timing_rank: ClassVar[int | None] = 0  # None: the slowest rank's time counts
+    # of the family "policy"
+    regions: ClassVar[tuple[str, ...]] = ()  # kinds that it maps by itself, instead of being given
+    policies: ClassVar[tuple[str, ...]] = ()
+    caches: ClassVar[tuple[Cache, ...]] = ()
+    file_sizes: ClassVar[tuple[int, ...]] = ()  # unless others are asked for
+    warm_limit: ClassVar[str | None] = None  # the policy that shows what its warm cases could be
+    fixed_iterations: int | None = None  # each batch has so many; None: calibrated
 
     @classmethod
     def links(cls, ranks: int) -> tuple[Link, ...]:
@@ -87,6 +102,21 @@ class Workload(ABC):
         return None
 
     @classmethod
+    def fits(cls, case: Case) -> bool:
+        """Is there such a combination of its axes at all?"""
+        return True
+
+    @classmethod
+    def probe(cls, case: Case) -> Unavailable | None:
+        """Why this machine can't measure the case; None when nothing is known against it."""
+        return None
+
+    @classmethod
+    def fixture(cls, case: Case) -> FixtureSpec | None:
+        """The file that it works on, made once a run; None where it wants none."""
+        return None
+
+    @classmethod
     def operations(cls, case: Case) -> int:
         """How many operations one iteration is."""
         return 1
@@ -108,6 +138,9 @@ class Workload(ABC):
             ValidationFailed: with the rank, the sequence number and what was wrong.
         """
 
+    def before_batch(self, iterations: int) -> None:  # noqa: B027 (most have nothing to do)
+        """Collective and untimed: bring about the state that the next batch begins with."""
+
     @abstractmethod
     def batch(self, iterations: int) -> int:
         """Collective: run the loop, and give the nanoseconds that it took in this rank.
@@ -119,6 +152,18 @@ class Workload(ABC):
     def histogram_batch(self, iterations: int, histogram: Histogram) -> None:
         """Collective: the loop again, with each operation's nanoseconds put into the histogram."""
         raise TypeError(f"{self.name} has no percentiles")
+
+    def counters(self) -> dict[str, float]:
+        """What it counted in this rank over all batches; summed over ranks and groups."""
+        return {}
+
+    def evidence(self) -> dict[str, Any]:
+        """What this rank saw that a reader of the figure should know."""
+        return {}
+
+    def flags(self) -> list[Flag]:
+        """What the figure must be read with."""
+        return []
 
     def close(self) -> None:  # noqa: B027 (most have nothing to release)
         """Release endpoints and buffers; idempotent."""
@@ -136,5 +181,21 @@ WORKLOADS: Registry[Workload] = Registry(
         "core_to_core": "shmbench.workloads.core_to_core:CoreToCore",
         "contention": "shmbench.workloads.contention:Contention",
         "memcpy": "shmbench.workloads.memcpy:Memcpy",
+        "scan": "shmbench.workloads.reads:Scan",
+        "reverse": "shmbench.workloads.reads:Reverse",
+        "strided": "shmbench.workloads.reads:Strided",
+        "streams": "shmbench.workloads.reads:Streams",
+        "random_read": "shmbench.workloads.reads:RandomRead",
+        "zipf": "shmbench.workloads.reads:Zipf",
+        "first_touch": "shmbench.workloads.first_touch:FirstTouch",
+        "read_vs_mmap": "shmbench.workloads.read_vs_mmap:ReadVsMmap",
+        "map_unmap": "shmbench.workloads.map_unmap:MapUnmap",
+        "flush": "shmbench.workloads.flush:Flush",
+        "fork_cost": "shmbench.workloads.fork_cost:ForkCost",
+        "shootdown": "shmbench.workloads.shootdown:Shootdown",
+        "trace": "shmbench.workloads.reads:Trace",
+        "reopen": "shmbench.workloads.reopen:Reopen",
+        "over_memory": "shmbench.workloads.over_memory:OverMemory",
+        "device": "shmbench.workloads.device:Device",
     },
 )
