@@ -174,7 +174,7 @@ def slowed_copy(folder: Path, share: float, one_way_s: float) -> Path:
     )
     source = copy / "shmbench/native/ring.pyx"
     text = source.read_text()
-    # The clock itself is the delay's measure: it costs a known time a read.
+    # The delay stands before the store that publishes the message.
     patched = text.replace(
         "            shm_store64(<uint64_t *>self._slot,",
         "            shm_idle()\n            shm_store64(<uint64_t *>self._slot,",
@@ -197,7 +197,8 @@ def slowed_copy(folder: Path, share: float, one_way_s: float) -> Path:
     return copy
 
 
-DELAY_STEP = '__asm__ volatile("imulq $1, %%rax, %%rax" ::: "rax");'
+# The fence keeps the processor from doing it beside what comes before.
+DELAY_STEP = '__asm__ volatile("lfence; imulq $1, %%rax, %%rax" ::: "rax");'
 
 
 def step_s(folder: Path) -> float:
