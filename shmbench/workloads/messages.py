@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import numpy as np
 
 from shmbench.channels import Channel, Endpoint, Link
@@ -93,13 +95,13 @@ class MessageWorkload(Workload):
             )
         return elapsed
 
+    @abstractmethod
     def native_batch(self, iterations: int) -> int:
         """The native loop."""
-        raise NotImplementedError
 
+    @abstractmethod
     def python_batch(self, iterations: int) -> int:
         """The same loop in Python; the message is stamped before, the buffer looked at after."""
-        raise NotImplementedError
 
     def close(self) -> None:
         for ends in (self.outs, self.ins, self.ack_outs, self.ack_ins):
