@@ -14,12 +14,17 @@ groups, it knows nothing of what moves a whole run, and it is asked a hundred ti
 3. The interval is r plus and minus that error times Student's t for the number of groups, at a
    confidence that is corrected for the number of cases (Bonferroni): all intervals of a comparison
    hold at once with the confidence asked for.
-4. The drift of the machine is the ratio of the limits measured in the same two runs; for a case
-   without one, the median ratio of all other cases where there are at least `MANY_CASES` of them,
-   and else the median of the limits' ratios that there are.
-   A case has to be worse both as measured and with the drift taken out; a limit is a single figure,
+4. A case has to be worse both as measured and with the drift of the machine taken out. Where both
+   runs have the limit beside each sample, the drift is taken out sample by sample: the steady
+   figure is the same r, of the ratios to the limit. Elsewhere it is r less the drift: the ratio of
+   the limits, or the median ratio of all other cases where there are at least `MANY_CASES` of
+   them, or else the median of the limits' ratios that there are; a limit is a single figure then,
    so it is taken to scatter between runs as the cases do.
-5. Worse (or better) is what lies beyond the threshold, and whose interval does not hold 1, by both.
+5. Worse (or better) is what lies beyond the threshold, and whose interval does not hold 1, by both;
+   except that of figures with a limit beside each sample only the surer one has to be significant:
+   the ratio to the limit on a machine that changes its speed; the figure as measured where its
+   interval is the shorter one, as it is for a transport that has little to do with its limit, and
+   the limit itself is what it was.
    What lies beyond the threshold otherwise is undecided, and so is what a run itself called
    untrusted. The rest is no change.
 """
@@ -39,7 +44,7 @@ from numpy.typing import NDArray
 from shmbench import machine
 from shmbench.cases import Case
 from shmbench.errors import UsageError
-from shmbench.results import Result, ResultFile
+from shmbench.results import Limit, Result, ResultFile
 
 Direction = Literal[
     "worse", "better", "no change", "undecided", "only in base", "only in new", "failed"
@@ -188,19 +193,40 @@ class _Pair:
         self.drift = 0.0
         if self.comparable:
             self.samples = [np.log(np.array(result.samples)) for result in (base, new)]
-            self.shift = float(np.median(self.samples[1]) - np.median(self.samples[0]))
+            self.shift = _shift(self.samples)
+            self.to_limit = self._ratios_to_limit()
 
     @property
     def groups(self) -> int:
         """Process groups in the run that has fewer."""
         return min(len(samples) for samples in self.samples)
 
-    def limit_drift(self) -> float | None:
-        """How much slower, as a log ratio, this case's limit was in the new run."""
+    def _same_limit(self) -> tuple[Limit, Limit] | None:
+        """The limit in both runs; None where they don't state the same one."""
         base, new = self.base.limit, self.new.limit
         if base is None or new is None or base.name != new.name:
             return None
-        return math.log(new.value / base.value) if base.value > 0 and new.value > 0 else None
+        return (base, new) if base.value > 0 and new.value > 0 else None
+
+    def _ratios_to_limit(self) -> list[NDArray[np.float64]] | None:
+        """By run, the log of each sample over the limit beside it; None where one has none."""
+        limits = self._same_limit()
+        if limits is None:
+            return None
+        for samples, limit in zip(self.samples, limits, strict=True):
+            if len(limit.samples) != len(samples) or min(limit.samples) <= 0:
+                return None
+        return [
+            samples - np.log(np.array(limit.samples))
+            for samples, limit in zip(self.samples, limits, strict=True)
+        ]
+
+    def limit_drift(self) -> float | None:
+        """How much slower, as a log ratio, this case's limit was in the new run."""
+        if self.to_limit is not None:
+            return self.shift - _shift(self.to_limit)
+        limits = self._same_limit()
+        return math.log(limits[1].value / limits[0].value) if limits is not None else None
 
     def row(self, threshold: float) -> Row:
         case = self.new.case()
@@ -240,12 +266,18 @@ class _Pair:
             return "no change", ""
         if math.isinf(self.half_width):
             return "undecided", f"needs at least 2 process groups a run, has {self.groups}"
-        if abs(self.shift) <= self.half_width:
-            return "undecided", "within the noise of these runs"
         # Towards worse, both have to be above; towards better, both below.
         sign = math.copysign(1.0, self.shift)
-        if sign * (self.shift - self.drift) <= max(beyond, self.half_width_steady):
+        steady = sign * (self.shift - self.drift)
+        sure = abs(self.shift) > self.half_width
+        sure_steady = steady > self.half_width_steady
+        if self.to_limit is not None:
+            as_measured = self.half_width < self.half_width_steady and abs(self.drift) <= beyond
+            sure = sure_steady = sure if as_measured else sure_steady
+        if steady <= beyond:
             return "undecided", f"not beyond the machine's own drift of {math.exp(self.drift):.2f}x"
+        if not (sure and sure_steady):
+            return "undecided", "within the noise of these runs"
         return ("worse" if sign > 0 else "better"), ""
 
 
@@ -277,13 +309,25 @@ def _judge_together(pairs: list[_Pair], confidence: float) -> None:
             pair.drift = float(np.median(limits))
         if pair.groups < 2:
             continue
-        within = sum(_median_variance(samples) for samples in pair.samples)
-        between = RUN_SHARE * sum(_robust_variance(samples) for samples in pair.samples)
-        variance = within + max(between, scatter**2)
         quantile = _student_t(each, sum(len(samples) - 1 for samples in pair.samples))
+        variance = _variance(pair.samples, scatter)
         pair.half_width = quantile * math.sqrt(variance)
-        of_limit = 0.0 if limit_drift is None else scatter**2
-        pair.half_width_steady = quantile * math.sqrt(variance + of_limit)
+        if pair.to_limit is not None:
+            variance = _variance(pair.to_limit, scatter)
+        elif limit_drift is not None:
+            variance += scatter**2
+        pair.half_width_steady = quantile * math.sqrt(variance)
+
+
+def _shift(runs: list[NDArray[np.float64]]) -> float:
+    return float(np.median(runs[1]) - np.median(runs[0]))
+
+
+def _variance(runs: list[NDArray[np.float64]], scatter: float) -> float:
+    """Of the shift between two runs' medians; between runs it is `scatter` at least."""
+    within = sum(_median_variance(samples) for samples in runs)
+    between = RUN_SHARE * sum(_robust_variance(samples) for samples in runs)
+    return within + max(between, scatter**2)
 
 
 def _median_ratio(shifts: list[float]) -> float | None:

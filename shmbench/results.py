@@ -27,13 +27,21 @@ class Limit(msgspec.Struct, kw_only=True):
 
     Attributes:
         name: "core_to_core", "memcpy (1 copy)" or "memcpy (2 copies)".
-        value: seconds per operation at the limit.
-        ratio: the result's median over `value`: 1.0 is the limit, 2.0 is twice as slow.
+        value: seconds per operation at the limit: its median over the whole run.
+        ratio: 1.0 is the limit, 2.0 is twice as slow. The median over rounds of the result's sample
+            over the limit's sample of the same round, which stays right on a machine that changes
+            its speed from round to round; so it need not be the result's median over `value`.
+        ci: 95 % interval of the ratio by bootstrap over rounds; None for a single one.
+        samples: the limit beside each of the result's samples, in their order.
+        flags: of the limit's own figure.
     """
 
     name: str
     value: float
     ratio: float
+    ci: list[float] | None = None
+    samples: list[float] = []
+    flags: list[str] = []
 
 
 class Failure(msgspec.Struct, kw_only=True):
@@ -58,6 +66,7 @@ class Result(msgspec.Struct, kw_only=True):
         copies: how often the transport copies each byte.
         cpus: the CPU of each rank, verified while running.
         evidence: what the pages really were (smaps, PAGEMAP_SCAN), and where.
+        mpi: which MPI the ranks belonged to: vendor, version, library, provider, job size.
     """
 
     workload: str
@@ -93,6 +102,7 @@ class Result(msgspec.Struct, kw_only=True):
     window: int | None = None
     cpus: list[int] = []
     evidence: dict[str, Any] | None = None
+    mpi: dict[str, Any] | None = None
     groups: int = 0
 
     def case(self) -> Case:

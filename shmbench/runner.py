@@ -14,7 +14,7 @@ import msgspec
 from shmbench.cases import Case
 from shmbench.channels import CHANNELS
 from shmbench.errors import ShmbenchError
-from shmbench.limits import limit_of
+from shmbench.limits import LimitCase, limit_of
 from shmbench.measure.flags import Flag
 from shmbench.measure.placement import Placement, Topology, resolve
 from shmbench.measure.sampling import SamplingOptions
@@ -56,66 +56,91 @@ class Effort:
     timeout_s: float = 30.0
 
 
+@dataclass(frozen=True)
+class _Group:
+    """What one process group of a case gave, and in which round."""
+
+    round: int
+    value: float
+    trusted: bool
+    histogram: bytes | None
+
+
 @dataclass
 class _Progress:
     """One case while the run goes on."""
 
     case: Case
     placement: Placement | None = None
-    samples: list[float] = field(default_factory=list)  # of groups that can be trusted
-    doubtful: list[float] = field(default_factory=list)
+    groups: list[_Group] = field(default_factory=list)
     group_flags: Counter[str] = field(default_factory=Counter)
     counters: Counter[str] = field(default_factory=Counter)
-    histogram: Histogram | None = None
     evidence: dict[str, Any] | None = None
     failure: Failure | None = None
     spent_s: float = 0.0
     decision: Decision = Decision.CONTINUE
 
-    def take(self, report: TrialReport, seconds: float) -> None:
+    def take(self, report: TrialReport, seconds: float, round_: int) -> None:
         """Add what one group gave."""
         self.spent_s += seconds
         if report.failure is not None or report.value is None:
             self.failure = report.failure
             return
-        suspect = Flag.UNTRUSTED in report.flags
-        (self.doubtful if suspect else self.samples).append(report.value)
+        trusted = Flag.UNTRUSTED not in report.flags
+        self.groups.append(_Group(round_, report.value, trusted, report.histogram))
         self.group_flags.update(flag for flag in report.flags if flag != Flag.UNTRUSTED)
         self.counters.update(report.counters)
         self.evidence = report.evidence
-        if report.histogram is not None:
-            histogram = Histogram.from_bytes(report.histogram)
-            if self.histogram is None:
-                self.histogram = histogram
-            else:
-                self.histogram.merge(histogram)
-
-    @property
-    def groups(self) -> int:
-        return len(self.samples) + len(self.doubtful)
 
     def decide(self, rule: StoppingRule) -> None:
         """Is this case done? Disturbed groups are tried again, as often as there may be groups."""
-        self.decision = rule.decide(self.samples, self.spent_s)
-        if self.decision is Decision.CONTINUE and self.groups >= 2 * rule.max_groups:
+        self.decision = rule.decide([g.value for g in self.groups if g.trusted], self.spent_s)
+        if self.decision is Decision.CONTINUE and len(self.groups) >= 2 * rule.max_groups:
             self.decision = Decision.MAX_GROUPS
 
     @property
     def done(self) -> bool:
         return self.failure is not None or self.decision is not Decision.CONTINUE
 
-    def headline(self) -> tuple[list[float], list[Flag]]:
-        """The samples that count, and UNTRUSTED where too many groups were disturbed."""
-        if self.groups and len(self.doubtful) >= len(self.samples):
-            return self.samples + self.doubtful, [Flag.UNTRUSTED]
-        return self.samples, []
+    def headline(self) -> tuple[list[_Group], list[Flag]]:
+        """The groups that count, and UNTRUSTED where too many were disturbed to leave them out."""
+        trusted = [group for group in self.groups if group.trusted]
+        if 2 * len(trusted) <= len(self.groups):
+            return self.groups, [Flag.UNTRUSTED] if self.groups else []
+        return trusted, []
 
-    def flags(self, rule: StoppingRule) -> list[str]:
-        """All remarks about this case, in the order in which `Flag` has them."""
-        samples, found = self.headline()
-        found += rule.flags(samples, self.decision) if samples else []
+    def samples(self) -> list[float]:
+        """Of the groups that count, in the order measured."""
+        return [group.value for group in self.headline()[0]]
+
+    def histogram(self) -> Histogram | None:
+        """The single operations of the groups that count."""
+        merged = None
+        for group in self.headline()[0]:
+            if group.histogram is not None:
+                histogram = Histogram.from_bytes(group.histogram)
+                if merged is None:
+                    merged = histogram
+                else:
+                    merged.merge(histogram)
+        return merged
+
+    def beside(self, other: _Progress) -> list[float]:
+        """For each of the other case's samples, this one's sample of the round nearest to it."""
+        groups, _ = self.headline()
+        return [
+            min(groups, key=lambda group: abs(group.round - of_other.round)).value
+            for of_other in other.headline()[0]
+        ]
+
+    def flags(self, rule: StoppingRule, limit: Limit | None = None) -> list[str]:
+        """All remarks about this case and its limit, in the order in which `Flag` has them."""
+        groups, found = self.headline()
+        if limit is not None and Flag.UNTRUSTED in limit.flags:
+            found.append(Flag.LIMIT_UNTRUSTED)
+        found += rule.flags([group.value for group in groups], self.decision) if groups else []
         for flag, count in self.group_flags.items():
-            if flag not in _ABOUT_A_GROUP or count >= _NOTICEABLE_SHARE * self.groups:
+            if flag not in _ABOUT_A_GROUP or count >= _NOTICEABLE_SHARE * len(self.groups):
                 found.append(_FLAGS[flag])
         if self.placement is not None and self.placement.oversubscribed:
             found.append(Flag.OVERSUBSCRIBED)
@@ -147,6 +172,7 @@ class Run:
         self._checkpoint = checkpoint
         self._clock = clock
         self._cases = [_Progress(case) for case in cases]
+        self._by_case = {progress.case: progress for progress in self._cases}
         for progress in self._cases:
             self._prepare(progress, topology)
 
@@ -161,6 +187,20 @@ class Run:
         if why is not None:
             progress.failure = failure_of(why)
 
+    def _limit_of(self, progress: _Progress) -> tuple[LimitCase, _Progress] | None:
+        """The limit of a case, and the progress of the case that measures it; None without one."""
+        if progress.placement is None or progress.placement.shares_cpu:
+            return None
+        limit = limit_of(progress.case)
+        measured = self._by_case.get(limit.case) if limit is not None else None
+        return (limit, measured) if limit is not None and measured is not None else None
+
+    def _open_cases(self) -> set[Case]:
+        """What the next round measures: cases that aren't done, and the limits beside them."""
+        unfinished = [progress for progress in self._cases if not progress.done]
+        beside = [found[1] for p in unfinished if (found := self._limit_of(p)) is not None]
+        return {p.case for p in [*unfinished, *beside] if p.failure is None}
+
     def measure(self, runner: TrialRunner) -> None:
         """Run trials until all cases are done.
 
@@ -169,20 +209,21 @@ class Run:
         """
         start = self._clock()
         rounds = 0
-        while any(not progress.done for progress in self._cases):
+        while open_cases := self._open_cases():
             for progress in self._cases:
                 spent = self._clock() - start
-                if progress.done:
+                if progress.case not in open_cases:
                     continue
                 if rounds and spent >= self._effort.budget_s:
-                    progress.decision = Decision.BUDGET
+                    if not progress.done:
+                        progress.decision = Decision.BUDGET
                     continue
                 self._explain(self._share(spent), progress.case.label())
-                self._try(progress, runner)
+                self._try(progress, runner, rounds)
             rounds += 1
             self._checkpoint()
 
-    def _try(self, progress: _Progress, runner: TrialRunner) -> None:
+    def _try(self, progress: _Progress, runner: TrialRunner, round_: int) -> None:
         assert progress.placement is not None
         before = self._clock()
         report = runner.run(
@@ -193,34 +234,35 @@ class Run:
                 self._effort.timeout_s,
             )
         )
-        progress.take(report, self._clock() - before)
+        progress.take(report, self._clock() - before, round_)
         progress.decide(self._effort.rule)
 
     def _share(self, spent_s: float) -> float:
         """How much of the run is done: by time, or by groups where that is further."""
         wanted = self._effort.rule.min_groups
-        groups = sum(wanted if p.done else min(p.groups, wanted) for p in self._cases)
+        groups = sum(wanted if p.done else min(len(p.groups), wanted) for p in self._cases)
         by_groups = groups / (wanted * max(1, len(self._cases)))
         return min(1.0, max(by_groups, spent_s / self._effort.budget_s))
 
     def results(self) -> list[Result]:
         """A result for each case that was measured or failed, with its limit."""
         host = socket.gethostname()
-        medians = {p.case: median(p.headline()[0]) for p in self._cases if p.groups}
         return [
-            self._result(progress, host, medians)
+            self._result(progress, host)
             for progress in self._cases
             if progress.groups or progress.failure
         ]
 
-    def _result(self, progress: _Progress, host: str, medians: dict[Case, float]) -> Result:
+    def _result(self, progress: _Progress, host: str) -> Result:
         case = progress.case
         workload = WORKLOADS.get(case.workload)
-        samples, _ = progress.headline()
+        samples = progress.samples()
+        histogram = progress.histogram()
         middle = median(samples) if samples else None
         channel = CHANNELS.get(f"{case.driver}/{case.channel}") if case.channel else None
         moves = workload.moves_bytes and (channel is None or channel.delivers)
         moved = workload.bytes_per_operation(case) if moves else 0
+        limit = self._limit(progress, samples)
         return Result(
             **msgspec.structs.asdict(case),
             host=host,
@@ -228,30 +270,34 @@ class Run:
             median=middle,
             ci=list(bootstrap_median(samples)) if len(samples) > 1 else None,
             percentiles=(
-                percentiles(progress.histogram, 1 / workload.operations(case))
-                if progress.histogram is not None
+                percentiles(histogram, 1 / workload.operations(case))
+                if histogram is not None
                 else None
             ),
             bytes_per_second=moved / middle if moved and middle else None,
-            limit=self._limit(progress, middle, medians),
+            limit=limit,
             counters={name: float(value) for name, value in progress.counters.items()},
-            flags=progress.flags(self._effort.rule),
+            flags=progress.flags(self._effort.rule, limit),
             error=progress.failure,
             operation=workload.operation,
             copies=channel.copies if channel else None,
             cpus=list(progress.placement.cpus) if progress.placement else [],
             evidence=progress.evidence,
-            groups=progress.groups,
+            groups=len(progress.groups),
         )
 
-    @staticmethod
-    def _limit(
-        progress: _Progress, middle: float | None, medians: dict[Case, float]
-    ) -> Limit | None:
-        if progress.placement is None or progress.placement.shares_cpu or middle is None:
+    def _limit(self, progress: _Progress, samples: list[float]) -> Limit | None:
+        found = self._limit_of(progress)
+        if found is None or not samples or not found[1].groups:
             return None
-        limit = limit_of(progress.case)
-        if limit is None or limit.case not in medians:
-            return None
-        value = medians[limit.case] * limit.times
-        return Limit(name=limit.name, value=value, ratio=middle / value)
+        limit, measured = found
+        beside = [value * limit.times for value in measured.beside(progress)]
+        ratios = [sample / other for sample, other in zip(samples, beside, strict=True)]
+        return Limit(
+            name=limit.name,
+            value=median(measured.samples()) * limit.times,
+            ratio=median(ratios),
+            ci=list(bootstrap_median(ratios)) if len(ratios) > 1 else None,
+            samples=beside,
+            flags=measured.flags(self._effort.rule),
+        )

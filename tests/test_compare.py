@@ -155,6 +155,45 @@ class TestDrift:
         assert len(compare(run(1, 0), run(1.5, 100)).regressions) == 20
 
 
+def beside(samples: Any, limits: Any, **changes: Any) -> Result:
+    """A result with its limit beside each sample."""
+    result = result_of(samples, limit=float(np.median(limits)), **changes)
+    assert result.limit is not None
+    result.limit.samples = [float(limit) for limit in limits]
+    return result
+
+
+class TestLimitBesideEachSample:
+    """A machine that is four times slower for a while, in rounds that nobody can foretell."""
+
+    def run(self, slowdown: float, seed: int, *, follows: bool = True) -> ResultFile:
+        """A case that is 1.2 times its limit, or one that has nothing to do with it."""
+        machine = np.random.default_rng(seed).choice([1.0, 4.0], 12, p=[0.7, 0.3])
+        own = around(1.2 * slowdown, 12, seed=seed) * (machine if follows else 1)
+        return file_of(beside(own, around(1, 12, seed=seed + 1000) * machine))
+
+    def test_a_tenth_is_found_by_the_ratio_to_the_limit(self) -> None:
+        found = [len(compare(self.run(1, n), self.run(1.1, n)).regressions) for n in range(100)]
+        assert sum(found) == 100
+
+    def test_a_tenth_is_found_where_the_limit_explains_nothing(self) -> None:
+        found = [
+            compare(self.run(1, n, follows=False), self.run(1.1, n, follows=False)).rows
+            for n in range(100)
+        ]
+        assert sum(rows[0].direction == "worse" for rows in found) == 100
+
+    @pytest.mark.parametrize("follows", [True, False])
+    def test_no_alarm_where_only_the_machine_differs(self, follows: bool) -> None:
+        for n in range(200):
+            base, new = self.run(1, n, follows=follows), self.run(1, 5000 + n, follows=follows)
+            assert compare(base, new).regressions == []
+
+    def test_limits_of_another_length_than_the_samples_are_left_alone(self) -> None:
+        base, new = beside(around(1), around(1, 3)), beside(around(1.2, seed=1), around(1, 3))
+        assert verdict(base, new) == "worse"
+
+
 class TestMatching:
     def test_cases_match_by_all_that_was_asked_for_and_not_by_host(self) -> None:
         base = file_of(result_of(around(1)), result_of(around(1), message_bytes=64))

@@ -70,11 +70,11 @@ def test_messages_may_be_shorter_than_the_layout_was_made_for(ring: type[Channel
     assert run(ring, ONE_WAY, 100_000, body) == [b"done", b"done"]
 
 
-@given(st.integers(1, 1 << 26), st.integers(1, 64))
+@given(st.integers(1, 1 << 26), st.integers(1, 64), st.sampled_from([16, 2048]))
 def test_a_layout_has_room_for_every_slot_and_no_payload_straddles_its_slot(
-    message_bytes: int, readers: int
+    message_bytes: int, readers: int, small_slots: int
 ) -> None:
-    layout = Layout(message_bytes, readers)
+    layout = Layout(message_bytes, readers, small_slots)
     assert layout.slots & (layout.slots - 1) == 0
     assert layout.payload_offset + layout.fragment_bytes <= layout.stride_bytes
     assert layout.slots_offset % 64 == 0

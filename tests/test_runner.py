@@ -11,6 +11,7 @@ from shmbench.limits import limit_of
 from shmbench.measure.flags import Flag
 from shmbench.measure.placement import Cpu, Topology
 from shmbench.measure.stopping import StoppingRule
+from shmbench.native.histogram import Histogram
 from shmbench.results import Failure, Result
 from shmbench.runner import Effort, Run
 from shmbench.trial import Trial, TrialReport
@@ -80,7 +81,7 @@ def test_a_case_whose_interval_is_narrow_is_done_and_the_others_go_on() -> None:
     results, script = measure(
         [calm, wild], lambda case, n: (steady if case == calm else noisy)(case, n), max_groups=12
     )
-    assert script.order.count(calm) == 5
+    assert script.order.count(calm) == 6
     assert script.order.count(wild) == 12
     assert "wide" not in results[0].flags
     assert "wide" in results[1].flags
@@ -106,7 +107,7 @@ def test_a_failure_ends_its_case_and_no_other() -> None:
     assert results[0].error.message == "rank 1 was killed"
     assert len(results[0].samples) == 1
     assert results[1].error is None
-    assert results[1].groups == 5
+    assert results[1].groups == 6
 
 
 def test_disturbed_groups_are_tried_again_and_left_out() -> None:
@@ -143,6 +144,80 @@ def test_a_result_stands_beside_its_limit_of_the_same_run() -> None:
     assert results[0].limit is not None
     assert (results[0].limit.name, results[0].limit.value) == ("core_to_core", 1.5e-6)
     assert results[0].limit.ratio == pytest.approx(2.0)
+
+
+def test_the_ratio_to_the_limit_is_taken_round_by_round() -> None:
+    """A machine that is four times slower in some rounds makes both slower, and no ratio wrong."""
+    case = ping_pong("pipe")
+    limit = limit_of(case)
+    assert limit is not None
+
+    def answer(which: Case, turn: int) -> TrialReport:
+        slow = 4 if turn in (2, 3) else 1
+        return TrialReport(value=slow * (1.2e-6 if which == case else 1e-6))
+
+    results, _ = measure([limit.case, case], answer, max_groups=5)
+    assert results[1].limit is not None
+    assert results[1].limit.samples == pytest.approx([1e-6, 4e-6, 4e-6, 1e-6, 1e-6])
+    assert results[1].limit.ratio == pytest.approx(1.2)
+    assert results[1].limit.ci == pytest.approx([1.2, 1.2])
+    assert "wide" in results[1].flags
+    assert "wide" in results[1].limit.flags
+
+
+def test_a_limit_is_measured_as_long_as_a_case_stands_beside_it() -> None:
+    case = ping_pong("pipe")
+    limit = limit_of(case)
+    assert limit is not None
+    results, script = measure(
+        [limit.case, case],
+        lambda which, turn: (noisy if which == case else steady)(which, turn),
+        max_groups=9,
+    )
+    assert script.order.count(limit.case) == script.order.count(case) == 9
+    assert results[1].limit is not None
+    assert len(results[1].limit.samples) == 9
+
+
+def test_where_the_limit_has_no_group_in_a_round_the_nearest_one_stands_in() -> None:
+    case = ping_pong("pipe")
+    limit = limit_of(case)
+    assert limit is not None
+
+    def answer(which: Case, turn: int) -> TrialReport:
+        disturbed = [str(Flag.UNTRUSTED)] if which == limit.case and turn == 1 else []
+        return TrialReport(value=(2e-6 if which == case else turn * 1e-6), flags=disturbed)
+
+    results, _ = measure([limit.case, case], answer, max_groups=5)
+    assert results[1].limit is not None
+    assert results[1].limit.samples == pytest.approx([2e-6, 2e-6, 3e-6, 4e-6, 5e-6])
+    assert "limit_untrusted" not in results[1].flags
+
+
+def test_a_limit_that_can_not_be_trusted_is_said_beside_the_figure() -> None:
+    case = ping_pong("pipe")
+    limit = limit_of(case)
+    assert limit is not None
+
+    def answer(which: Case, turn: int) -> TrialReport:
+        return TrialReport(value=1e-6, flags=[str(Flag.UNTRUSTED)] if which == limit.case else [])
+
+    results, _ = measure([limit.case, case], answer, max_groups=5)
+    assert "untrusted" in results[0].flags
+    assert "limit_untrusted" in results[1].flags
+
+
+def test_percentiles_are_of_the_groups_that_count() -> None:
+    def answer(case: Case, turn: int) -> TrialReport:
+        histogram = Histogram()
+        for _ in range(100):
+            histogram.record(1000 if turn != 2 else 90_000)
+        flags = [str(Flag.UNTRUSTED)] if turn == 2 else []
+        return TrialReport(value=1e-6, flags=flags, histogram=histogram.to_bytes())
+
+    (result,), _ = measure([ping_pong()], answer)
+    assert result.percentiles is not None
+    assert result.percentiles["max"] < 1.1e-6
 
 
 def test_a_placement_that_the_machine_lacks_fails_its_case_alone() -> None:

@@ -21,11 +21,8 @@ from shmbench.regions import Span
 
 _LOOKS_BEFORE_YIELD = 100
 _LOOKS_BEFORE_SLEEP = 1000  # about what a futex's sleep and wake cost, at 40 ns a look
-
-
-def layouts(spec: ChannelSpec) -> list[Layout]:
-    """The layout of each link's ring."""
-    return [Layout(spec.message_bytes, len(link.targets)) for link in spec.links]
+_SLOTS_TO_SPIN = 32  # of small messages: see Layout
+_SLOTS_TO_SLEEP = 2048
 
 
 class SpinRing(Channel):
@@ -38,10 +35,17 @@ class SpinRing(Channel):
     inflight_messages = 4  # half of the fewest slots
     inflight_bytes = 4 * 32768
     end: ClassVar[type[RingEndpoint]] = SpinEnd
+    small_slots: ClassVar[int] = _SLOTS_TO_SPIN
+
+    @classmethod
+    def layouts(cls, spec: ChannelSpec) -> list[Layout]:
+        """The layout of each link's ring."""
+        slots = _SLOTS_TO_SLEEP if spec.yielding else cls.small_slots
+        return [Layout(spec.message_bytes, len(link.targets), slots) for link in spec.links]
 
     @classmethod
     def region_bytes(cls, spec: ChannelSpec) -> int:
-        return sum(layout.size_bytes for layout in layouts(spec))
+        return sum(layout.size_bytes for layout in cls.layouts(spec))
 
     @classmethod
     def open(
@@ -61,7 +65,7 @@ class SpinRing(Channel):
         self._spec = spec
         self._region = region
         self._inherited = inherited
-        self._layouts = layouts(spec)
+        self._layouts = self.layouts(spec)
         sizes = [layout.size_bytes for layout in self._layouts]
         self._addresses = [region.address + offset for offset in accumulate([0, *sizes[:-1]])]
 
@@ -93,6 +97,7 @@ class FutexRing(SpinRing):
     """Sleeps on a futex as soon as there is nothing to do; wakes the other side if it sleeps."""
 
     kind = "futex"
+    small_slots = _SLOTS_TO_SLEEP
     end = FutexEnd
 
 
@@ -100,6 +105,7 @@ class AdaptiveRing(SpinRing):
     """Looks for a while, then sleeps on a futex."""
 
     kind = "adaptive"
+    small_slots = _SLOTS_TO_SLEEP
 
     def _make_end(self, link: int, reader: int) -> RingEndpoint:
         end = FutexEnd(self._region, self._addresses[link], self._layouts[link], reader)
@@ -111,16 +117,17 @@ class SemaphoreRing(SpinRing):
     """Counts items and space with process-shared POSIX semaphores in the region."""
 
     kind = "semaphore"
+    small_slots = _SLOTS_TO_SLEEP
     end = SemaphoreEnd
 
 
 class _Eventfds:
-    """Two eventfds a reader of each link, made before the ranks are forked."""
+    """Two eventfds a reader of each ring, made before the ranks are forked."""
 
-    def __init__(self, spec: ChannelSpec) -> None:
+    def __init__(self, rings: list[Layout]) -> None:
         self.items: list[list[int]] = []
         self.space: list[list[int]] = []
-        for layout in layouts(spec):
+        for layout in rings:
             self.items.append([os.eventfd(0) for _ in range(layout.readers)])
             self.space.append([os.eventfd(layout.slots) for _ in range(layout.readers)])
 
@@ -134,11 +141,12 @@ class EventfdRing(SpinRing):
     """Counts items and space with eventfd(2)."""
 
     kind = "eventfd"
+    small_slots = _SLOTS_TO_SLEEP
     needs_fork = True
 
     @classmethod
     def inherit(cls, spec: ChannelSpec) -> _Eventfds:
-        return _Eventfds(spec)
+        return _Eventfds(cls.layouts(spec))
 
     def _make_end(self, link: int, reader: int) -> RingEndpoint:
         fds: _Eventfds = self._inherited

@@ -72,6 +72,11 @@ class Flag(StrEnum):
         "so few process groups that the interval covers the median in less than 95 % of runs",
         "give it more time with --budget",
     )
+    LIMIT_UNTRUSTED = (
+        "limit_untrusted",
+        "the limit beside it was disturbed itself: the ratio to it can't be trusted",
+        "measure again on a quiet machine",
+    )
     OVERSUBSCRIBED = (
         "oversubscribed",
         "more ranks than CPUs: spinning ranks give their CPU away",
@@ -86,6 +91,11 @@ class Flag(StrEnum):
         "not_evicted",
         "pages of the file were still in memory when a cold batch began",
         "end what else has the file open or mapped, or choose a --dir on a local disk",
+    )
+    SAME_PROCESSES = (
+        "same_processes",
+        "all samples come from the same processes: MPI ranks can't be made anew",
+        "take --launcher process where the interval has to cover the placement of memory",
     )
     THP_NOT_GOT = (
         "thp_not_got",

@@ -33,7 +33,7 @@ class StoppingRule:
         budget_s: how long this case may take; it ends the case below min_groups too.
     """
 
-    min_groups: int = 5
+    min_groups: int = 6
     max_groups: int = 20
     target: float = 0.02
     budget_s: float = float("inf")
