@@ -24,15 +24,14 @@ from shmbench.measure.statistics import bootstrap_ratio
 from shmbench.measure.stopping import StoppingRule
 from shmbench.results import Failure, Result
 from shmbench.runner import Effort, Run
+from shmbench.speedup import DEFAULT, speedup
 from shmbench.worker import Worker
 from shmbench.workloads import WORKLOADS
 from shmbench.workloads.policies import POLICIES, READING, Policy
 
-_BASE = "none"
 _KNOWN_ORDER = "guided"
 _WHOLE_FILE = ("willneed", "populate")
 _MEMORY_SHARE = 0.5
-_SAMPLES_MIN = 3
 
 
 class Candidate(msgspec.Struct, kw_only=True):
@@ -135,8 +134,8 @@ def tune(
     run = Run(cases, read_topology(), effort, explain=explain)
     with Worker() as worker:
         run.measure(worker)
-    results = {result.policy or _BASE: result for result in run.results()}
-    base = results[_BASE]
+    results = {result.policy or DEFAULT: result for result in run.results()}
+    base = results[DEFAULT]
     if base.median is None:
         assert base.error is not None
         raise ShmbenchError(f"tune: {base.error.message}", base.error.remedy)
@@ -145,7 +144,7 @@ def tune(
         key=lambda each: each.seconds if each.seconds is not None else float("inf"),
     )
     winner = _winner(candidates)
-    if len(base.samples) < _SAMPLES_MIN:
+    if all(each.interval is None for each in candidates):
         notes.append("the budget ended before there was an interval: give it more with --budget")
     return Tuning(
         file=str(file),
@@ -198,7 +197,7 @@ def _cache_of(file: Path, size: int, wanted: Cache | None) -> tuple[Cache, list[
 def _policies(wanted: tuple[str, ...] | None, case: Case, notes: list[str]) -> list[str]:
     for name in wanted or ():
         POLICIES.get(name)
-    chosen = dict.fromkeys([_BASE, *(wanted or READING)])
+    chosen = dict.fromkeys([DEFAULT, *(wanted or READING)])
     if wanted is None:
         if case.cache == "cold":
             del chosen["mapping_cache"]  # a file that is mapped can't be evicted
@@ -212,18 +211,14 @@ def _policies(wanted: tuple[str, ...] | None, case: Case, notes: list[str]) -> l
 
 
 def _candidate(result: Result, base: Result) -> Candidate:
-    policy: type[Policy] = POLICIES.get(result.policy or _BASE)
-    speedup = interval = None
-    if result.median is not None and base.median is not None:
-        speedup = base.median / result.median
-        if min(len(result.samples), len(base.samples)) >= _SAMPLES_MIN:
-            interval = bootstrap_ratio(result.samples, base.samples)
+    policy: type[Policy] = POLICIES.get(result.policy or DEFAULT)
+    found = speedup(base, result)
     return Candidate(
         policy=policy.name,
         summary=policy.summary,
         seconds=result.median,
-        speedup=speedup,
-        interval=interval,
+        speedup=found.ratio if found else None,
+        interval=found.interval if found else None,
         snippet=policy.snippet.format(
             path=result.directory, length=result.message_bytes, name=policy.name
         ),
@@ -237,7 +232,7 @@ def _winner(candidates: list[Candidate]) -> str:
     for each in candidates:
         if each.interval is not None and each.interval[0] > 1.0:
             return each.policy
-    return _BASE
+    return DEFAULT
 
 
 def _as_fast(result: Result, winner: Result) -> bool:

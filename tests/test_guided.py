@@ -18,6 +18,7 @@ from needs import need
 
 from shmbench.native import guided as native
 from shmbench.native import memory as kernel
+from shmbench.native.prefetch import WILLNEED, Prefetcher
 from shmbench.policy.distance import Distance
 from shmbench.policy.guided import Follower
 from shmbench.policy.order import Order
@@ -205,10 +206,39 @@ def test_a_random_order_over_a_cold_file_is_announced_page_by_page(on_disk: Mapp
 
 def test_items_that_touch_are_announced_as_one_range(on_disk: MappedFile) -> None:
     on_disk.evict()
-    follower = on_disk.follow(range(0, 8 << 20, 1024), 1024)
+    follower = on_disk.follow(range((8 << 20) - 1024, -1, -1024), 1024)
     assert sum(len(view) for view in follower) == 8 << 20
     assert follower.stats.announced * 4 < (8 << 20) // PAGE
     assert on_disk.resident() == (8 << 20) // PAGE
+
+
+def test_items_in_sequence_are_left_to_the_kernels_read_ahead(on_disk: MappedFile) -> None:
+    on_disk.evict()
+    follower = on_disk.follow(range(0, on_disk.size, PAGE))
+    off = [on_disk.read_ahead_is_off() for i, _ in enumerate(follower) if i % 500 == 250]
+    assert not any(off)
+    assert follower.stats.announced == 0
+
+
+def test_a_sequence_within_a_random_order_is_noticed_and_its_end_too(on_disk: MappedFile) -> None:
+    on_disk.evict()
+    pages = np.random.default_rng(3).permutation(on_disk.size // PAGE) * PAGE
+    order = [*pages[:600], *range(0, 4 << 20, PAGE), *pages[600:1200]]
+    first = [int.from_bytes(view[:8], "little") for view in on_disk.follow(order)]
+    assert first == [offset // 8 for offset in order]
+
+
+def test_a_long_range_is_announced_as_a_whole(on_disk: MappedFile) -> None:
+    """One MADV_WILLNEED reads no more than the device's read-ahead, and does not say so."""
+    on_disk.evict()
+    helper = Prefetcher()
+    helper.submit(on_disk.address, on_disk.size, WILLNEED)
+    helper.drain()
+    deadline = time.monotonic() + 10
+    while on_disk.resident() < on_disk.size // PAGE and time.monotonic() < deadline:
+        time.sleep(0.01)
+    helper.close()
+    assert on_disk.resident() == on_disk.size // PAGE
 
 
 def test_a_file_in_memory_is_left_alone(mapped: MappedFile) -> None:

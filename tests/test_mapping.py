@@ -449,6 +449,32 @@ def test_random_reads_of_a_cold_file_turn_read_ahead_off_and_a_stream_turns_it_o
         assert mapping.stats().read_ahead
 
 
+def test_random_reads_of_a_cold_file_that_go_on_for_long_ask_for_all_of_it(tmp_path):
+    size = 32 << 20
+    path, content = cold_file(tmp_path, size)
+    order = (np.random.default_rng(4).permutation(size // PAGE) * PAGE).tolist()
+    with policy.open(path) as mapping:
+        for offset in order[:20]:
+            mapping.read(offset, PAGE)
+        assert mapping.stats().bytes_asked["willneed"] == 0
+        for offset in order[20:]:
+            assert mapping.read(offset, PAGE) == content[offset : offset + PAGE]
+        stats = mapping.stats()
+    assert stats.bytes_asked["willneed"] == size
+    assert stats.misses < len(order) // 4
+
+
+def test_more_than_memory_holds_is_never_asked_for_as_a_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("shmbench.policy.ahead.memory_to_spare", lambda: (32 << 20) - 1)
+    size = 32 << 20
+    path, _ = cold_file(tmp_path, size)
+    order = (np.random.default_rng(4).permutation(size // PAGE)[:400] * PAGE).tolist()
+    with policy.open(path) as mapping:
+        for offset in order:
+            mapping.read(offset, PAGE)
+        assert mapping.stats().bytes_asked["willneed"] == 0
+
+
 def test_strided_reads_of_a_cold_file_are_fetched_ahead(tmp_path):
     size = 64 << 20
     path, content = cold_file(tmp_path, size)

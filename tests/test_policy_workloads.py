@@ -34,6 +34,7 @@ from shmbench.workloads.policies import POLICIES, READING, KernelDefault
 MIB = 1 << 20
 BRIEF = SamplingOptions(batches=2, retries=0, warmup_batches=0, batch_s=0.001, group_s=0.05)
 TOPOLOGY = read_topology()
+IN_MEMORY = (*READING, "watch_userfaultfd")
 READS = ("scan", "reverse", "strided", "streams", "random_read", "zipf")
 MAPPINGS = ("first_touch", "map_unmap", "flush", "fork_cost", "shootdown", "read_vs_mmap", "reopen")
 
@@ -57,7 +58,7 @@ def cases_of(*, limits=False, **axes):
     """The cases of a selection, and of their limits where they are wanted."""
     axes.setdefault("file_sizes", (2 * MIB,))
     found = plan((Selection(**axes),), TOPOLOGY, asked_for=False).cases
-    wanted = axes.get("policies") or READING
+    wanted = axes.get("policies") or IN_MEMORY
     return [case for case in found if limits or case.policy in (None, *wanted)]
 
 
@@ -97,7 +98,8 @@ def test_every_policy_reads_the_right_bytes_cold_and_warm(workload, fixtures):
         and case.workload == workload
         and (case.cache == "cold" or case.directory != disk())
     ]
-    assert {case.policy for case in cases} == {*READING, "mapped"}
+    assert {case.policy for case in cases} == {*IN_MEMORY, "mapped"}
+    assert {case.policy for case in cases if case.cache == "cold"} == {*READING}
     check_reading(cases, fixtures)
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from needs import need
 
 from shmbench.native import memory as kernel
-from shmbench.native.watch import Ahead, Detector, Thread
+from shmbench.native.detector import Ahead, Detector
+from shmbench.native.watch import Thread
 from shmbench.policy.watch import Watcher
 
 PAGE = kernel.PAGE_BYTES

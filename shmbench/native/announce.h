@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "bell.h"
+#include "willneed.h"
 
 enum { SHM_SPANS = 2048, SHM_LOOK_PAGES = 1024 };
 
@@ -54,7 +55,8 @@ static inline void shm_announce_span(struct shm_announcer *a, struct shm_span sp
     __atomic_store_n(&a->told.in_memory_since, 0, __ATOMIC_RELAXED);
     a->told.asked++;
     a->told.bytes += span.stop - span.start;
-    if (madvise((void *)span.start, span.stop - span.start, MADV_WILLNEED)) a->told.refused = errno;
+    int error = shm_willneed(span.start, span.stop - span.start);
+    if (error) a->told.refused = error;
 }
 
 static inline void *shm_announcer_run(void *argument) {

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 READY: int
 ASK: int
 OUTSIDE: int
@@ -8,6 +10,7 @@ class Gate:
     length: int
     exact: bool
     asking: bool
+    userfaultfd: int
     accesses: int
     misses: int
     bytes_populated: int
@@ -20,8 +23,12 @@ class Gate:
         fd: int = -1,
         offset: int = 0,
         piece_bytes: int = 32 << 20,
+        memory: memoryview | None = None,
+        attend: Callable[[], Callable[[int, int, int], memoryview] | None] | None = None,
     ) -> None: ...
     def enter(self, start: int, count: int) -> int: ...
+    def read(self, offset: int, length: int) -> memoryview: ...
+    def retire(self) -> None: ...
     def populate(self, offset: int, length: int, write: bool = False) -> int: ...
     def there(self, offset: int, length: int) -> bool: ...
     def quiet(self, start: int, end: int, sure: bool = False) -> None: ...

@@ -5,6 +5,10 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from shmbench.native.views cimport part_of
 
 cdef extern from *:
     """
@@ -20,6 +24,8 @@ cdef extern from *:
     #include <sys/uio.h>
     #include <time.h>
     #include <unistd.h>
+    #include "userfaultfd.h"
+    #include "willneed.h"
     #ifndef MADV_POPULATE_READ
     #define MADV_POPULATE_READ 22
     #define MADV_POPULATE_WRITE 23
@@ -73,6 +79,12 @@ cdef extern from *:
         return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
     }
 
+    static long shm_coarse_seconds(void) {  /* of the last tick: a few nanoseconds */
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+        return now.tv_sec;
+    }
+
     static int shm_populate(uintptr_t address, size_t length, size_t page, int advice) {
         if (madvise((void *)address, length, advice) == 0) return 0;
         if (errno != EINVAL || advice != MADV_POPULATE_READ) return errno;
@@ -86,16 +98,28 @@ cdef extern from *:
         }
         return 0;
     }
+
+    /* The kernel may refuse to populate pages that only userfaultfd's handler may map: they come
+       first. Again, since the handler may have begun to handle faults in between. */
+    static int shm_populate_handled(
+        uintptr_t address, size_t length, size_t page, int advice, int userfaultfd
+    ) {
+        int error = EFAULT, refused;
+        for (int tries = 0; error == EFAULT && tries < 3; tries++) {
+            shm_uffd_continue(userfaultfd, address, length, page, length / page, &refused);
+            error = shm_populate(address, length, page, advice);
+        }
+        return error;
+    }
     """
     enum:
         _SC_PAGESIZE
-        MADV_WILLNEED
         MADV_POPULATE_READ
         MADV_POPULATE_WRITE
         SEEK_END
         MS_SYNC
     long sysconf(int name) nogil
-    int madvise(void *address, size_t length, int advice) nogil
+    int shm_willneed(uintptr_t address, size_t length) nogil
     int msync(void *address, size_t length, int flags) nogil
     int SHM_ALWAYS_IN_MEMORY
     int shm_always_in_memory(int fd) nogil
@@ -104,15 +128,19 @@ cdef extern from *:
     ) nogil
     int64_t lseek(int fd, int64_t offset, int whence) nogil
     uint64_t shm_now_ns() nogil
+    long shm_coarse_seconds() nogil
     int shm_populate(uintptr_t address, size_t length, size_t page, int advice) nogil
+    int shm_populate_handled(
+        uintptr_t address, size_t length, size_t page, int advice, int userfaultfd
+    ) nogil
 
 cdef enum:
     SPANS = 16
     WAKING_BYTES = 256 << 10
-    RUN_BYTES = 1 << 20
+    PART_BYTES = 1 << 20  # what is looked at as a whole once it has been read from twice
     PROMPT_NS = 30000  # a populate that takes longer had to wait for a device
     PROMPT_PAGE_NS = 2000
-    RUN_WAIT = 64  # accesses until the next look further, after one in vain
+    PART_WAIT = 64  # accesses until the next look at a part, after one in vain
     DOUBT = 4096  # accesses after a miss; a kernel's read-ahead window may have 2048 pages
     LONG_PAGES = 1024  # from here on even a look at the page cache releases the GIL
 
@@ -120,6 +148,9 @@ cdef enum:
     C_ASK = 1
     C_OUTSIDE = 2
     C_SHRUNK = 3
+
+    PART_SEEN = 1
+    PART_THERE = 2
 
 READY = C_READY
 ASK = C_ASK
@@ -131,8 +162,9 @@ cdef class Gate:
     """Sees to it that bytes are in memory before they are handed out, and says who is to be asked.
 
     `enter` costs a system call or two where the pages are in the page cache (the caller's own
-    touch maps them, as ever), and else populates them without the GIL. It never raises a signal:
-    a file that shrank is an answer. It dozes at first: as long as no page is missing, and no long run
+    touch maps them, as ever), and else populates them without the GIL. A part of 1 MiB that is there as a
+    whole is taken to be there for the rest of the second: one system call an access then, for the file's
+    length. It never raises a signal: a file that shrank is an answer. It dozes at first: as long as no page is missing, and no long run
     of accesses is contiguous, there is nothing that the law of the window could gain, and the law,
     which is Python, is not asked. Nor is it for accesses to quiet spans.
 
@@ -142,10 +174,15 @@ cdef class Gate:
         fd: of the mapped file, open as long as the gate is used; -1 for memory without a file.
         offset: of the first byte in the file.
         piece_bytes: what one system call populates; signals are handled in between.
+        memory: the mapping's bytes, for `read`.
+        attend: a weak reference to what `read` calls where `enter` could not settle an access by itself, with
+            the answer, the offset and the length; it gives the bytes.
 
     Attributes:
         asking: whether `enter` ever answers ASK.
         exact: read-ahead is off: tell the kernel of long accesses as a whole.
+        userfaultfd: that handles the mapping's minor faults, so that populating may fail without
+            it; -1: none.
         misses: accesses that found pages missing.
     """
 
@@ -154,6 +191,7 @@ cdef class Gate:
     cdef readonly int error
     cdef readonly uint64_t accesses, misses, bytes_populated
     cdef public bint exact, asking
+    cdef public int userfaultfd
     cdef int _fd, _known, _doubt
     cdef bint _awake
     cdef uint64_t _offset
@@ -161,14 +199,24 @@ cdef class Gate:
     cdef size_t _starts[SPANS]
     cdef size_t _ends[SPANS]
     cdef bint _sure[SPANS]
-    cdef int _next_span, _run_wait
-    cdef size_t _run_start, _run_end, _last_start, _last_end, _contiguous
+    cdef int _next_span, _part_wait
+    cdef size_t _last_start, _last_end, _contiguous, _part_count
+    cdef unsigned char *_parts
+    cdef long _parts_since_s
+    cdef object _memory, _attend
 
     def __cinit__(
         self, uintptr_t address, size_t length, *, int fd=-1, uint64_t offset=0,
-        size_t piece_bytes=32 << 20,
+        size_t piece_bytes=32 << 20, object memory=None, object attend=None,
     ):
         self.asking = True
+        self._memory = memory
+        self._attend = attend
+        self._part_count = length // PART_BYTES + 1
+        self._parts = <unsigned char *>calloc(self._part_count, 1)
+        if self._parts == NULL:
+            raise MemoryError
+        self.userfaultfd = -1
         self.address = address
         self.length = length
         self._fd = fd
@@ -205,12 +253,12 @@ cdef class Gate:
                 break
         else:
             i = SPANS
-        if (i < SPANS and self._sure[i]) or (self._run_start <= offset and end <= self._run_end):
+        if (i < SPANS and self._sure[i]) or self._parts_there(offset, end):
             there = self._reaches(end)
         else:
             there = self._there(offset, length)
             if there == 1 and self._fd >= 0:
-                self._look_further(offset, end)
+                self._look_around(offset)
         if offset == self._last_end or end == self._last_start:
             self._contiguous += length
             if self._contiguous > WAKING_BYTES:
@@ -228,6 +276,26 @@ cdef class Gate:
             return C_READY
         return C_ASK if self._awake else C_READY
 
+    def read(self, int64_t offset, int64_t length):
+        """The bytes, once they are there: `enter`, and what its answer asks for.
+
+        Raises:
+            ValueError: nobody attends to this gate any more.
+        """
+        cdef int answer = self.enter(offset, length)
+        # `enter` may have let go of the GIL, and another thread have closed the mapping or let it grow.
+        if answer == C_READY and self._memory is not None:
+            return part_of(self._memory, offset, length)
+        attend = self._attend()
+        if attend is None:
+            raise ValueError("the mapping is closed")
+        return attend(answer, offset, length)
+
+    def retire(self):
+        """From now on every access is OUTSIDE: the mapping has moved, or is closed."""
+        self.length = 0
+        self._memory = None
+
     cdef int _bring(self, size_t offset, size_t length, bint missing) except -1:
         """Populate; where it isn't known whether pages are missing, the time it takes tells."""
         cdef uint64_t begin_ns = 0 if missing else shm_now_ns()
@@ -237,6 +305,7 @@ cdef class Gate:
         if missing:
             self.misses += 1
             self._awake = True
+            self._forget_parts()
         return status
 
     cdef int _reaches(self, size_t end) noexcept:
@@ -245,17 +314,32 @@ cdef class Gate:
             return -1
         return 1
 
-    cdef void _look_further(self, size_t offset, size_t end) noexcept:
-        """A reader who goes on will want to know about the next bytes, too: one look for many."""
-        cdef size_t further = min(<size_t>RUN_BYTES, self.length - end)
-        if self._run_wait:
-            self._run_wait -= 1
-        elif offset == self._last_end and further:
-            if self._there(end, further) == 1:
-                self._run_start = offset
-                self._run_end = end + further
-            else:
-                self._run_wait = RUN_WAIT
+    cdef bint _parts_there(self, size_t offset, size_t end) noexcept:
+        """Were the parts that hold these bytes all in memory, less than a second or so ago?"""
+        cdef size_t part
+        for part in range(offset // PART_BYTES, (end - 1) // PART_BYTES + 1):
+            if self._parts[part] != PART_THERE:
+                return False
+        if shm_coarse_seconds() != self._parts_since_s:
+            self._forget_parts()
+            return False
+        return True
+
+    cdef void _forget_parts(self) noexcept:
+        memset(self._parts, 0, self._part_count)
+        self._parts_since_s = shm_coarse_seconds()
+
+    cdef void _look_around(self, size_t offset) noexcept:
+        """Who reads from a part again will want to know about all of it: one look for many."""
+        cdef size_t part = offset // PART_BYTES, start = part * PART_BYTES
+        if self._part_wait:
+            self._part_wait -= 1
+        elif self._parts[part] == 0:
+            self._parts[part] = PART_SEEN
+        elif self._there(start, min(<size_t>PART_BYTES, self.length - start)) == 1:
+            self._parts[part] = PART_THERE
+        else:
+            self._part_wait = PART_WAIT
 
     cdef int _there(self, size_t offset, size_t length) noexcept:
         """1: in the page cache; 0: not all; 2: not known; -1: the file ends before."""
@@ -283,8 +367,11 @@ cdef class Gate:
             n = min(self._piece, end - start)
             with nogil:
                 if ask_first:
-                    madvise(<void *>start, n, MADV_WILLNEED)
-                error = shm_populate(start, n, self._page, advice)
+                    shm_willneed(start, n)
+                if self.userfaultfd < 0:
+                    error = shm_populate(start, n, self._page, advice)
+                else:
+                    error = shm_populate_handled(start, n, self._page, advice, self.userfaultfd)
             if error == EINTR or error == EAGAIN:
                 error = 0
                 PyErr_CheckSignals()
@@ -355,3 +442,6 @@ cdef class Gate:
         """No need to be asked until a page is missing, or a long run of accesses is contiguous."""
         self._awake = False
         self._contiguous = 0
+
+    def __dealloc__(self):
+        free(self._parts)

@@ -49,6 +49,7 @@ def populate(
     first: int,
     behind: int,
 ) -> tuple[int, int]: ...
+def in_sequence(starts: NDArray[np.int64], stops: NDArray[np.int64], behind: int) -> bool: ...
 def in_memory(
     address: int,
     starts: NDArray[np.int64],

@@ -4,11 +4,12 @@
 An order is two arrays, the first byte of each item and the byte behind it, relative to `address`.
 """
 
-from cpython.memoryview cimport PyMemoryView_FromObject, PyMemoryView_GET_BUFFER
 from libc.errno cimport errno
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
+
+from shmbench.native.views cimport part_of
 
 from typing import NamedTuple
 
@@ -88,14 +89,7 @@ cdef class Slices:
         if at == self._behind:
             raise StopIteration
         self._at = at + 1
-        # What slicing does, without making a slice and two integers for it first: an eighth of
-        # the time of a warm loop. The view is new, so nobody has seen its buffer yet.
-        view = PyMemoryView_FromObject(self._memory)
-        cdef Py_buffer *part = PyMemoryView_GET_BUFFER(view)
-        part.buf = <char *>part.buf + self._starts[at]
-        part.len = self._stops[at] - self._starts[at]
-        part.shape[0] = part.len
-        return view
+        return part_of(self._memory, self._starts[at], self._stops[at] - self._starts[at])
 
 
 cdef int _check(
@@ -217,24 +211,46 @@ def populate(
 ) -> tuple[int, int]:
     """Map the items from first to behind - 1, waiting for their bytes (MADV_POPULATE_READ).
 
+    Items that follow each other are mapped by one call.
+
     Returns:
-        (behind, 0), or the first item that can't be mapped and the errno: EFAULT where a load
+        (behind, 0), or an item and the errno: of those that begin there one can't be mapped: EFAULT where a load
         would be SIGBUS, EINTR where a signal came first, EINVAL before Linux 5.14.
     """
     _check(starts, stops, first, behind)
-    cdef Py_ssize_t i
+    cdef Py_ssize_t i, after
     cdef int64_t page = shm_page_bytes()
-    cdef shm_span span
+    cdef shm_span span, other
     cdef int error = 0
     with nogil:
         i = first
         while i < behind:
             span = _pages(address, starts[i], stops[i], page)
+            after = i + 1
+            while after < behind:
+                other = _pages(address, starts[after], stops[after], page)
+                if not span.start <= other.start <= span.stop:
+                    break
+                span.stop = max(span.stop, other.stop)
+                after += 1
             if c_madvise(<void *>span.start, span.stop - span.start, MADV_POPULATE_READ):
                 error = errno
                 break
-            i += 1
+            i = after
     return i, error
+
+
+def in_sequence(
+    const int64_t[::1] starts, const int64_t[::1] stops, Py_ssize_t behind
+) -> bool:
+    """Whether three of four items up to behind - 1 go on where the one before ends, or within it."""
+    _check(starts, stops, 0, behind)
+    cdef Py_ssize_t i, following = 0
+    cdef int64_t page = shm_page_bytes()
+    with nogil:
+        for i in range(1, behind):
+            following += starts[i - 1] < starts[i] < stops[i - 1] + page
+    return behind > 1 and 4 * following >= 3 * (behind - 1)
 
 
 def in_memory(

@@ -16,6 +16,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "willneed.h"
+
 #define SHM_QUEUE 2048       /* twice the steps that a strided stream keeps ahead at most */
 #define SHM_ERRNOS 134       /* Linux numbers its errors up to 133 */
 #define SHM_TOUCH (-1)       /* a page touched by process_vm_readv: no signal, any kernel */
@@ -70,6 +72,7 @@ static int shm_touch_safely(uintptr_t address, size_t length, size_t page) {
 
 static int shm_ask(uintptr_t address, size_t length, int action, size_t page) {
     if (action == SHM_TOUCH) return shm_touch_safely(address, length, page);
+    if (action == MADV_WILLNEED) return shm_willneed(address, length);
     return madvise((void *)address, length, action) ? errno : 0;
 }
 

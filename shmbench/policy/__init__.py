@@ -19,6 +19,7 @@ from shmbench.policy.mapping import Mapping, Policy
 from shmbench.policy.memmap import PolicyMemmap, memmap
 from shmbench.policy.settings import Ahead
 from shmbench.policy.stats import MappingStats
+from shmbench.policy.watch import Watch, WatchSource
 
 __all__ = [
     "Ahead",
@@ -31,6 +32,8 @@ __all__ = [
     "Policy",
     "PolicyMemmap",
     "Refusal",
+    "Watch",
+    "WatchSource",
     "attach",
     "memmap",
     "open",
@@ -54,7 +57,7 @@ def open(
     size: int | None = None,
     hint: Policy = "auto",
     cache: MappingCache | None = None,
-    watch: bool = False,
+    watch: Watch = False,
     ahead: Ahead | None = None,
     on_refusal: OnRefusal = "raise",
 ) -> Mapping:
@@ -67,7 +70,8 @@ def open(
         size: of the new file in bytes; for "w+" only.
         hint: what is known of the accesses; "auto": nothing, find out. See `Mapping`.
         cache: to take the mapping from and park it in on close; "keep" uses `shared_cache()`.
-        watch: also see accesses through `ndarray`.
+        watch: also see accesses through `ndarray`: True, or the source "scan", "pagemap" or
+            "userfaultfd" (shared memory only; it has a price, see `watch.Watcher`).
         ahead: how far to fetch ahead.
         on_refusal: what to do when the kernel refuses the hint.
 
@@ -95,7 +99,7 @@ def attach(
     buffer: Any,
     *,
     hint: Policy = "auto",
-    watch: bool = False,
+    watch: Watch = False,
     ahead: Ahead | None = None,
     on_refusal: OnRefusal = "raise",
 ) -> Mapping:
@@ -106,7 +110,7 @@ def attach(
     Args:
         buffer: anything with `memory` and `address`, or any contiguous buffer.
         hint: as for `open`, as are watch, ahead and on_refusal.
-        watch: also see accesses that don't go through the Mapping.
+        watch: also see accesses that don't go through the Mapping; as for `open`.
         ahead: how far to fetch ahead.
         on_refusal: what to do when the kernel refuses the hint.
 

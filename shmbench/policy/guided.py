@@ -6,6 +6,9 @@ list stays in user space: `Follower` announces items some way ahead of the consu
 `distance.Distance`. Meanwhile the kernel's own read-ahead is off for the mapping (MADV_RANDOM):
 around a random page it reads megabytes that nobody wants.
 
+Where the items follow each other in the file, the kernel's read-ahead is the better guide: it reads
+larger pieces into larger pages. Then the follower only maps, a MiB at a time.
+
 Where all is in memory already, none of this gains anything: then the follower only looks at a
 sample of the items now and then, and is a plain loop of slices otherwise.
 """
@@ -34,6 +37,7 @@ BUDGET_BYTES = 64 << 20
 _WARM_FIRST, _WARM_MOST = 64, 16384  # items between two looks at the page cache
 _WARM_SAMPLES = 16
 _WARM_AGAIN_BYTES = 1 << 20  # in a row that were in memory before they were announced
+_SEQUENCE_LEAST, _SEQUENCE_ITEMS, _SEQUENCE_BYTES = 16, 128, 1 << 20
 _WORKS = 3  # a consumer that works at least a third of the time that we take
 _GROUP_MOST = 64  # items that are waited for at once
 _PROMPT_NS, _PROMPT_ITEM_NS = 20_000, 3_000  # to map a group that needs no I/O
@@ -111,6 +115,7 @@ class _Pursuit:
         while self._order.known(1):
             if self._sees_cache:
                 yield from self._warm()
+            yield from self._in_sequence()
             if self._order.known(1):
                 yield from self._cold()
 
@@ -126,6 +131,20 @@ class _Pursuit:
             yield self._hand_out(items)
             count = min(2 * count, _WARM_MOST)
 
+    def _sequence(self) -> int:
+        """How many items of a sequence come next; 0: none, or read-ahead has to stay off."""
+        order = self._order
+        items = order.known(_SEQUENCE_ITEMS)
+        if items < _SEQUENCE_LEAST or self._afterwards == kernel.MADV_RANDOM:
+            return 0
+        return items if native.in_sequence(order.starts, order.stops, items) else 0
+
+    def _in_sequence(self) -> Generator[Iterator[memoryview]]:
+        while items := self._sequence():
+            group = self._order.affordable(_SEQUENCE_BYTES, items)
+            self._map(group)
+            yield self._hand_out(group)
+
     def _cold(self) -> Generator[Iterator[memoryview]]:
         # Announce and wait, until much in a row turns out to be in memory already.
         order, page = self._order, kernel.PAGE_BYTES
@@ -140,6 +159,8 @@ class _Pursuit:
                 ahead = order.affordable(self._budget_bytes, ahead)
                 # In batches: more to merge, fewer calls.
                 if order.announced <= ahead - max(1, ahead // 4):
+                    if self._sequence():
+                        return
                     announcer.announce(
                         self._address,
                         order.starts,

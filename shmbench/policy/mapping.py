@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
+from weakref import WeakMethod
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +24,10 @@ from shmbench.policy.hints import HintLike, OnRefusal, Refusal, Strided
 from shmbench.policy.residency import Residency
 from shmbench.policy.settings import Ahead
 from shmbench.policy.stats import MappingStats
+from shmbench.policy.watch import Watch, Watcher, source_of
 
 if TYPE_CHECKING:
     from shmbench.policy.guided import Follower
-    from shmbench.policy.watch import Watcher
 
 Policy = HintLike | Literal["map_ahead", "populate"]
 
@@ -48,11 +49,14 @@ class Mapping:
         hint: a Hint, `strided(n)`, or a name; "map_ahead" fetches every window ahead, "populate"
             maps all at once, "none" leaves all to the kernel.
         ahead: how far to fetch ahead.
-        watch: also see accesses that pass through no call of ours (Linux 6.7 or the page map).
+        watch: also see accesses that pass through no call of ours: True, or the name of a source,
+            see `watch.Watcher`. "userfaultfd" is for shared memory only, and has a price.
         on_refusal: what to do when the kernel refuses the hint.
 
     Raises:
         OSError: a hint is refused, or the file is shorter than the mapping.
+        Unavailable: the source can't watch this memory.
+        UsageError: no hint or source has that name.
     """
 
     def __init__(
@@ -61,14 +65,14 @@ class Mapping:
         *,
         hint: Policy = "auto",
         ahead: Ahead | None = None,
-        watch: bool = False,
+        watch: Watch = False,
         on_refusal: OnRefusal = "raise",
     ) -> None:
         self._settings = ahead or Ahead()
         self._lock = threading.Lock()
         self._helper = Prefetcher()
         self._refusals: list[Refusal] = []
-        self._watch = watch
+        self._watch = source_of(watch)
         self._watcher: Watcher | None = None
         self._always = hint == "map_ahead"
         self._hint: HintLike = {"map_ahead": "auto", "populate": "populate_read"}.get(
@@ -86,6 +90,7 @@ class Mapping:
             drop_behind=hints.hint_of(self._hint) is Hint.SEQUENTIAL_ONCE,
         )
         try:
+            self._start_watching()
             self._apply(on_refusal)
         except BaseException:
             self.close()
@@ -97,19 +102,29 @@ class Mapping:
         self._memory = backing.memory
         size, skew = len(backing.memory), backing.address % PAGE_BYTES
         fd = -1 if backing.fd is None else backing.fd
-        self._gate = Gate(backing.address, size, fd=fd, offset=backing.file_offset)
-        self._enter: Callable[[int, int], int] = self._gate.enter
+        self._gate = Gate(
+            backing.address,
+            size,
+            fd=fd,
+            offset=backing.file_offset,
+            memory=backing.memory,
+            attend=WeakMethod(self._attend),
+        )
+        # Natively: a method of ours around it would cost as much as the rest of a warm read.
+        self.read = self._gate.read  # type: ignore[method-assign]
         kind = hints.hint_of(self._hint)
         self._gate.asking = size > 0 and kind in _WATCHING
         self._gate.exact = kind is Hint.RANDOM
         self._residency = Residency(
             backing.address - skew, size + skew, backing.fd, backing.file_offset - skew
         )
-        if self._watch and size:
-            from shmbench.policy.watch import Watcher
 
-            self._watcher = Watcher(backing.address - skew, size + skew)
+    def _start_watching(self) -> None:
+        if self._watch and self.size:
+            skew = self.address % PAGE_BYTES
+            self._watcher = Watcher(self.address - skew, self.size + skew, source=self._watch)
             self._watcher.start()
+            self._gate.userfaultfd = self._watcher.userfaultfd
 
     def _apply(self, on_refusal: OnRefusal) -> None:
         """What the hint does at once."""
@@ -160,10 +175,7 @@ class Mapping:
                 ENOSPC: a hole of the file can't be filled; EIO.
             ValueError: negative numbers, or the mapping is closed.
         """
-        answer = self._enter(offset, length)
-        if answer:
-            self._attend(answer, offset, length)
-        return self._memory[offset : offset + length]
+        return self._gate.read(offset, length)
 
     def blocks(
         self, size: int, start: int | None = None, stop: int | None = None, step: int | None = None
@@ -190,11 +202,7 @@ class Mapping:
         if stop is None:
             stop = end if step > 0 else -1
         for offset in range(start, stop, step):
-            length = min(size, end - offset) if offset < end else size
-            answer = self._enter(offset, length)
-            if answer:
-                self._attend(answer, offset, length)
-            yield self._memory[offset : offset + length]
+            yield self.read(offset, min(size, end - offset) if offset < end else size)
 
     def follow(
         self,
@@ -363,8 +371,8 @@ class Mapping:
         if self._closed:
             return
         self._closed = True
-        self._enter = _refuse
         self._let_go()
+        self._gate.retire()
         self._helper.close()
         if self._lasting is Lasting.READ_AHEAD and self.size:
             with suppress(OSError):
@@ -392,19 +400,23 @@ class Mapping:
     def _let_go(self) -> None:
         """Of the present address: nobody asks for pages there any more."""
         if self._watcher is not None:
+            self._gate.userfaultfd = -1
             self._watcher.stop()
         self._helper.cancel()
         self._helper.drain()
         with suppress(OSError):  # of memory that its owner has unmapped meanwhile
             self._ahead.close()
 
-    def _attend(self, answer: int, offset: int, length: int) -> None:
-        """What `enter` could not settle by itself."""
+    def _attend(self, answer: int, offset: int, length: int) -> memoryview:
+        """Bytes that the gate could not give by itself."""
+        if self._closed:
+            raise ValueError("the mapping is closed")
         if answer == OUTSIDE:
             if offset < 0 or length < 0:
                 raise ValueError(f"{length} bytes at offset {offset}")
-            self._grow(offset, length)
-            answer = self._enter(offset, length)
+            if offset + length > self.size:
+                self._grow(offset, length)
+            answer = self._gate.enter(offset, length)
         if answer == ASK:
             # Somebody else is at it: this access goes unseen, rather than wait.
             if self._lock.acquire(blocking=False):
@@ -414,6 +426,7 @@ class Mapping:
                     self._lock.release()
         elif answer:
             raise self._backing.why_not(offset, length, self._gate.error)
+        return self._memory[offset : offset + length]
 
     def _grow(self, offset: int, length: int) -> None:
         """Map what the file has grown by. Raises OSError where that is not enough."""
@@ -424,16 +437,14 @@ class Mapping:
             if offset + length > self.size:
                 self._let_go()
                 before = self._gate
+                before.retire()
                 self._look_at(self._backing.grow())
                 self._gate.carry_on(before)
                 self._ahead.look_at(self._gate, self._residency)
+                self._start_watching()
 
     def _check_range(self, offset: int, length: int) -> None:
         if self._closed:
             raise ValueError("the mapping is closed")
         if offset < 0 or length < 0 or offset + length > self.size:
             raise ValueError(f"{length} bytes at offset {offset} of {self.size}")
-
-
-def _refuse(offset: int, length: int) -> int:
-    raise ValueError("the mapping is closed")

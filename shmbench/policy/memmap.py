@@ -8,6 +8,7 @@ import numpy as np
 
 from shmbench.policy.backing import buffer
 from shmbench.policy.mapping import Mapping, Policy
+from shmbench.policy.watch import Watch
 
 
 class PolicyMemmap(np.memmap[Any, Any]):
@@ -32,7 +33,7 @@ def memmap(
     order: Literal["C", "F"] = "C",
     *,
     hint: Policy = "auto",
-    watch: bool = True,
+    watch: Watch = True,
 ) -> PolicyMemmap:
     """What numpy.memmap takes and gives.
 
@@ -44,7 +45,7 @@ def memmap(
         shape: None: the whole file.
         order: of the dimensions.
         hint: as for `open`. The kernel's hints act on plain indexing; "auto" through `watch`.
-        watch: see the accesses by plain indexing.
+        watch: see the accesses by plain indexing; as for `open`.
 
     Raises:
         OSError: with the path.

@@ -26,6 +26,16 @@ def pressure_file() -> Path | None:
     return _SYSTEM if _SYSTEM.exists() else None
 
 
+def memory_to_spare() -> int:
+    """Bytes of the page cache that one file may take: half of what is available; 0: not known."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name == "MemAvailable":
+                return int(value.split()[0]) * 1024 // 2
+    return 0
+
+
 def average_10s(text: str) -> float:
     """The share of the last 10 s in which some task waited for memory, in percent.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from shmbench.native.prefetch import Counters
+from shmbench.native.watched import Watched
 from shmbench.policy.hints import Refusal
 
 
@@ -25,7 +26,7 @@ class MappingStats:
         read_ahead: whether the kernel's read-ahead is on.
         helper: what the helper thread did.
         refusals: hints that the kernel refused and that were to be recorded.
-        watch: the statistics of the transparent watcher; None without one.
+        watch: what the transparent watcher has seen and done; None without one.
     """
 
     accesses: int
@@ -39,4 +40,4 @@ class MappingStats:
     read_ahead: bool
     helper: Counters
     refusals: list[Refusal] = field(default_factory=list)
-    watch: object = None
+    watch: Watched | None = None

@@ -129,6 +129,18 @@ class Watch(Auto):
         consumer.take_each(self._mapping.address, self.target.offsets, self.target.length)
 
 
+class WatchFaults(Watch):
+    """policy.open with watch="userfaultfd", and plain indexing of its array."""
+
+    name = "watch_userfaultfd"
+    summary = "plain NumPy indexing, and a thread that handles its faults and maps ahead"
+    snippet = """with shmbench.policy.open("{path}", "r+", watch="userfaultfd") as mapping:
+    array = mapping.ndarray(numpy.uint8)
+    part = array[offset : offset + {length}]"""
+    options: ClassVar[dict[str, Any]] = {"mode": "r+", "watch": "userfaultfd"}
+    shared_memory_only = True
+
+
 class CachedMapping(KernelDefault):
     """MappingCache.open: from the second pass on, the mapping and its pages are there."""
 

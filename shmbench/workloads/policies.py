@@ -44,6 +44,7 @@ class Policy(ABC):
     summary: ClassVar[str]  # one line for `shmbench list`
     drivers: ClassVar[tuple[Driver, ...]] = ("python", "native")
     snippet: ClassVar[str]  # how a program gets it; {path}, {length}
+    shared_memory_only: ClassVar[bool] = False  # tmpfs and memfd: not for files on a disk
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -207,6 +208,7 @@ POLICIES: Registry[Policy] = Registry(
         "guided": "shmbench.workloads.library:Guided",
         "auto": "shmbench.workloads.library:Auto",
         "watch": "shmbench.workloads.library:Watch",
+        "watch_userfaultfd": "shmbench.workloads.library:WatchFaults",
         "drop_behind": "shmbench.workloads.library:DropBehind",
         "pageout": "shmbench.workloads.policies:PageOut",
         "mapped": "shmbench.workloads.policies:Mapped",
@@ -214,7 +216,7 @@ POLICIES: Registry[Policy] = Registry(
     entry_point_group="shmbench.policies",
 )
 
-# Those that any order of reads can be measured with; the others are for single workloads.
+# Those that any order of reads of any file can be measured with.
 READING = (
     "none",
     "sequential",

@@ -78,7 +78,7 @@ class ReadingWorkload(Workload):
     has_sizes = False
     moves_bytes = True
     regions: ClassVar[tuple[str, ...]] = ("file", "memfd")
-    policies: ClassVar[tuple[str, ...]] = READING
+    policies: ClassVar[tuple[str, ...]] = (*READING, "watch_userfaultfd")
     warm_limit: ClassVar[str | None] = "mapped"
     caches: ClassVar[tuple[Cache, ...]] = ("cold", "warm")
     file_sizes: ClassVar[tuple[int, ...]] = (256 * _MIB,)
@@ -111,9 +111,11 @@ class ReadingWorkload(Workload):
 
     @classmethod
     def fits(cls, case: Case) -> bool:
-        policy = case.policy or "none"
-        return case.driver in POLICIES.get(policy).drivers and not (
-            case.cache == "cold" and (case.region == "memfd" or policy == "mapped")
+        policy = POLICIES.get(case.policy or "none")
+        if policy.shared_memory_only and not _in_memory(case):
+            return False
+        return case.driver in policy.drivers and not (
+            case.cache == "cold" and (case.region == "memfd" or policy.name == "mapped")
         )
 
     @classmethod
@@ -250,6 +252,11 @@ class ReadingWorkload(Workload):
 
     def close(self) -> None:
         self._policy.forget()
+
+
+def _in_memory(case: Case) -> bool:
+    mount = mount_of(case.directory) if case.directory is not None else None
+    return case.region == "memfd" or (mount is not None and mount.in_memory)
 
 
 def _pages_of(target: Target) -> int:
