@@ -12,7 +12,9 @@ from needs import need
 from sample_results import sample_file, sample_result
 
 from shmbench.report.html import write_report
-from shmbench.results import ResultFile
+from shmbench.results import ResultFile, load
+
+RECORDED = Path(__file__).parent / "recorded" / "policy.json"
 
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -133,6 +135,31 @@ def test_the_page_fits_its_window_in_both_colour_schemes(
     )
     assert (ink > ground) == (scheme == "dark")
     assert opened.complaints == []
+
+
+def test_the_map_of_the_policies_draws_and_its_tables_open(browser: Any, tmp_path: Path) -> None:
+    path, file = tmp_path / "policy.html", load(RECORDED)
+    file.results = [result for result in file.results if result.workload == "random_read"]
+    write_report([file], path)
+    opened = Opened(browser, path, viewport={"width": 1300, "height": 1600})
+    plot = opened.page.locator(".plot").first
+    assert "python driver" in plot.get_attribute("aria-label")
+    assert plot.locator(".hm image").count() == 1
+    assert plot.locator(".heatmap-label").first.text_content()
+    box = plot.locator(".hm image").bounding_box()
+    opened.page.mouse.move(box["x"] + 30, box["y"] + 30, steps=5)
+    hover = plot.locator(".hoverlayer .hovertext")
+    hover.wait_for()
+    assert "policy none" in hover.text_content()
+    figure = opened.page.locator("figure").first
+    for summary in figure.locator("summary").all():
+        summary.click()
+    assert figure.locator("table:visible").count() == 2
+    opened.page.set_viewport_size({"width": 600, "height": 900})
+    opened.page.wait_for_function("() => document.documentElement.scrollWidth <= 600")
+    assert opened.complaints == []
+    assert opened.requests == [path.as_uri()]
+    opened.page.close()
 
 
 def test_names_that_are_markup_do_not_run(browser: Any, tmp_path: Path) -> None:

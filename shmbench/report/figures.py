@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from shmbench.cases import Case
 from shmbench.report import text, traces
+from shmbench.report.figure import Figure
 from shmbench.results import Result
 from shmbench.units import format_rate
 
@@ -35,23 +35,6 @@ _CONDITIONS: tuple[Callable[[Result], str], ...] = (
     lambda result: f"first touch by rank {result.first_touch}" if result.first_touch else "",
     lambda result: "by MPI" if result.launcher == "mpi" else "",
 )
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One plot.
-
-    Attributes:
-        title: workload, figure and driver.
-        caption: the conditions that all of it has in common.
-        traces: plotly.js's `data`.
-        layout: plotly.js's `layout`, without the colours and fonts of the page.
-    """
-
-    title: str
-    caption: str
-    traces: list[traces.Trace]
-    layout: dict[str, Any] = field(default_factory=dict)
 
 
 def figures(results: Iterable[Result]) -> list[Figure]:

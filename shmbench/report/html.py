@@ -13,8 +13,8 @@ from shmbench import machine
 from shmbench.errors import Unavailable
 from shmbench.report import text
 from shmbench.report.figures import figures
+from shmbench.report.policy_figure import policy_figures
 from shmbench.results import Result, ResultFile
-from shmbench.units import format_bytes
 
 # The facts that stand at the top; the others are folded away.
 _HEADLINE_FACTS = (
@@ -67,7 +67,7 @@ _COLUMNS = (
     _Column("cache", lambda result: result.cache or ""),
     _Column(
         "file",
-        lambda result: format_bytes(result.file_bytes) if result.file_bytes else "",
+        text.file_size,
         lambda result: result.file_bytes,
     ),
     _Column("placement", text.where),
@@ -154,7 +154,8 @@ class _Run:
 
     def plots(self) -> list[dict[str, Any]]:
         """Each figure, and the run that it belongs to."""
-        return [asdict(figure) | {"run": self.label} for figure in figures(self.file.results)]
+        drawn = [*policy_figures(self.file.results), *figures(self.file.results)]
+        return [asdict(figure) | {"run": self.label} for figure in drawn]
 
 
 def _interleaved(plots: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:

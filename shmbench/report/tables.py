@@ -12,8 +12,9 @@ from rich.text import Text
 
 from shmbench.compare import Comparison, Direction, Row
 from shmbench.report import text
+from shmbench.report.policy_map import MARKS, policy_maps, written
 from shmbench.results import Result, ResultFile
-from shmbench.units import format_bytes, format_duration
+from shmbench.units import format_duration
 
 STYLES = {
     "ok": "green",
@@ -27,7 +28,9 @@ STYLES = {
     "undecided": "yellow",
 }
 
+_SPEEDUP = "speed-up"
 _NUMBERS = {"size", "median", "interval", "p99", "rate", "of limit", "base", "new", "ratio"}
+_NUMBERS |= {_SPEEDUP}
 _PROSE = {"case", "error", "meaning"}
 
 # Of a matrix with more CPUs than these a terminal shows the range only.
@@ -47,7 +50,7 @@ _CONDITIONS: tuple[Column, ...] = (
     ("numa", lambda result: "" if result.numa in (None, "local") else f"numa {result.numa}"),
     ("policy", lambda result: result.policy or ""),
     ("cache", lambda result: result.cache or ""),
-    ("file", lambda result: format_bytes(result.file_bytes) if result.file_bytes else ""),
+    ("file", text.file_size),
     ("ranks", lambda result: f"{result.ranks} ranks"),
     ("placement", lambda result: result.placement),
     ("window", lambda result: f"window {result.window}" if result.window else ""),
@@ -72,11 +75,18 @@ def results_table(file: ResultFile) -> Group:
     """All results of a run: a table a workload and driver, then what failed, then the flags."""
     parts: list[RenderableType] = []
     measured = [result for result in file.results if result.error is None]
+    speedups = {
+        id(cell.result): written(row, policy)
+        for found in policy_maps(measured)
+        for row, policy, cell in found.cells
+    }
     for (workload, driver), results in _grouped(measured).items():
         if workload == "core_to_core" and len(results) > 1:
             parts.append(_matrix(results))
         else:
-            parts.append(_workload_table(workload, driver, results))
+            parts.append(_workload_table(workload, driver, results, speedups))
+    if speedups:
+        parts.append(Text(f"speed-up: times as fast as policy none, 95 % interval; {MARKS}\n"))
     failed = [result for result in file.results if result.error is not None]
     if failed:
         parts.append(_failures(failed))
@@ -96,11 +106,19 @@ def _grouped(results: Iterable[Result]) -> dict[tuple[str, str], list[Result]]:
     return {key: group for key, group in found.items() if group}
 
 
-def _workload_table(workload: str, driver: str, results: Sequence[Result]) -> Table:
+def _workload_table(
+    workload: str, driver: str, results: Sequence[Result], speedups: Mapping[int, str]
+) -> Table:
+    compared = any(id(result) in speedups for result in results)
+    conditions = [column for column in _CONDITIONS if not (compared and column[0] == "limit")]
     differing = [
-        column for column in _CONDITIONS if len({column[1](result) for result in results}) > 1
+        column for column in conditions if len({column[1](result) for result in results}) > 1
     ]
-    common = [column[1](results[0]) for column in _CONDITIONS if column not in differing]
+    common = [column[1](results[0]) for column in conditions if column not in differing]
+    if compared:
+        # They follow from the cache's state; and beside a speed-up, a rate says nothing new.
+        limits = dict.fromkeys(result.limit.name for result in results if result.limit)
+        common += [f"limit {name}" for name in limits]
     flags = set.intersection(*(set(result.flags) for result in results))
     if flags:
         common.append(f"all flagged {' '.join(sorted(flags))}")
@@ -108,7 +126,12 @@ def _workload_table(workload: str, driver: str, results: Sequence[Result]) -> Ta
     def own_flags(result: Result) -> str:
         return " ".join(flag for flag in result.flags if flag not in flags)
 
-    shown: list[Column] = [*_IDENTITY, *differing, *_FIGURES, ("flags", own_flags)]
+    figures = [column for column in _FIGURES if not (compared and column[0] == "rate")]
+    own: list[Column] = [
+        (_SPEEDUP, lambda result: speedups.get(id(result), "")),
+        ("flags", own_flags),
+    ]
+    shown: list[Column] = [*_IDENTITY, *differing, *figures, *own]
     filled = [column for column in shown if any(column[1](result) for result in results)]
     operation = f" per {results[0].operation}" if results[0].operation else ""
     return _table(

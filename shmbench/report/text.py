@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from shmbench.measure.flags import Flag
 from shmbench.results import Result
+from shmbench.speedup import Speedup
 from shmbench.units import format_bytes, format_duration, format_frequency, format_rate
 
 DRIVERS = {
@@ -80,10 +81,38 @@ def region(result: Result) -> str:
     return " ".join(part for part in (result.region, result.directory, pages) if part)
 
 
+def filesystem(result: Result) -> str:
+    """The file system of the mapped file, else what kind of memory it is."""
+    return str((result.evidence or {}).get("filesystem") or result.region or "")
+
+
+def mount(result: Result) -> str:
+    """The file system of the mapped file and its options: "ext4 (rw,relatime)"."""
+    options = (result.evidence or {}).get("mount_options")
+    return f"{filesystem(result)} ({options})" if options else filesystem(result)
+
+
+def file_size(result: Result) -> str:
+    """Of the mapped file or memory, with its unit; empty where none is mapped."""
+    return "" if result.file_bytes is None else format_bytes(result.file_bytes)
+
+
 def where(result: Result) -> str:
     """The named placement, and the CPUs that it came to."""
     cpus = ",".join(str(cpu) for cpu in result.cpus)
     return result.placement if cpus in ("", result.placement) else f"{result.placement} ({cpus})"
+
+
+def ratio(found: Speedup) -> str:
+    """How many times faster: "1.42 (1.38 to 1.47)"."""
+    if found.interval is None:
+        return times(found.ratio)
+    return f"{times(found.ratio)} ({' to '.join(times(end) for end in found.interval)})"
+
+
+def times(value: float) -> str:
+    """A ratio, to three digits at most: "0.04", "1.42", "12.3", "130"."""
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
 def conditions(result: Result) -> list[str]:
