@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SOURCES := pyproject.toml $(wildcard shmbench/native/*.pyx shmbench/native/*.pxd shmbench/native/*.h)
 
-.PHONY: bench test test-all bars lint types clean
+.PHONY: bench test test-all bars lint types docs-figures clean
 
 bench: $(STAMP)
 	@mkdir -p results
@@ -29,10 +29,15 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy --strict shmbench
 
+# The figures and tables of docs/policy.md, from a run of the suite policy.
+RESULT ?= results/policy.json
+docs-figures: $(STAMP)
+	$(BIN)/python -m shmbench.report.docs $(RESULT) docs/figures
+
 $(STAMP): $(SOURCES)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24" "setuptools>=77" "Cython>=3.1"
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[report,dev]"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[report,docs,mpi,dev]"
 	@touch $(STAMP)
 
 clean:

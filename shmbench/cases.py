@@ -73,4 +73,6 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
             parts.append(f"{self.message_bytes} B")
         parts.append("1 rank" if self.ranks == 1 else f"{self.ranks} ranks")
         parts.append(self.placement)
+        if self.launcher == "mpi":
+            parts.append("by MPI")
         return " ".join(parts)

@@ -16,6 +16,8 @@ from shmbench.errors import ResultFormatError, ShmbenchError, Unavailable, Usage
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from shmbench.results import ResultFile
+
 _LOG_WIDTH = 180  # where there is no terminal to ask
 
 
@@ -90,6 +92,14 @@ def cli() -> None:
 @click.option("--cache", "caches", callback=_names, help="Files that are cold, warm, or both.")
 @click.option("--file-size", "file_sizes", callback=_sizes, help="Of mapped files: 256M,2G.")
 @click.option("--ranks", type=click.IntRange(1, 1024), help="How many ranks.")
+@click.option(
+    "--launcher",
+    type=click.Choice(["process", "mpi"]),
+    help="mpi: ranks of an MPI job, which is started unless this is one; default of the suite mpi.",
+)
+@click.option(
+    "--one-node-at-a-time", is_flag=True, help="Of several nodes, one after the other measures."
+)
 @click.option("--driver", type=click.Choice(["native", "python"]), help="Only this driver.")
 @click.option(
     "--pages", callback=_names, help="untouched, prefault, thp, hugetlb; default: by region."
@@ -108,19 +118,71 @@ def cli() -> None:
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=30.0)
 @click.option("--quick", is_flag=True, help="Two or three groups a case: rough figures, soon.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="The result file.")
-def run(suite: str | None, output: Path | None, **options: Any) -> None:
-    """Measure SUITE (quick, ipc, policy, all), or what the options choose.
+def run(suite: str | None, output: Path | None, launcher: str | None, **options: Any) -> None:
+    """Measure SUITE (quick, ipc, policy, mpi, all), or what the options choose.
 
     Without a suite, the options choose from everything; without any, the suite is quick. Each case
     is measured in fresh groups of processes, all cases in turn, until its interval is narrow or the
     budget ends; each at least once.
+
+    Over MPI: `shmbench run mpi --ranks 4`, or `mpirun -n 4 python -m mpi4py -m shmbench run mpi`.
     """
-    from shmbench.report.tables import results_table
     from shmbench.session import measure
 
     _check_output(output)
+    in_turn = options.pop("one_node_at_a_time")
+    if _over_mpi(launcher, suite, options["ranks"]):
+        _run_in_job(suite, output, in_turn, options)
+        return
     axes = {name: options.pop(name) for name in list(options) if name not in _EFFORT}
-    file = measure(suite, axes, output=output, **options)
+    _show_run(measure(suite, axes, output=output, **options), output)
+
+
+def _over_mpi(launcher: str | None, suite: str | None, ranks: int | None) -> bool:
+    """Is this process a rank that is to measure? Where a job is wanted, it is started here."""
+    from shmbench.group import mpi
+    from shmbench.launch import find_launcher, start, started_ranks
+
+    wanted = launcher == "mpi" or (launcher is None and suite == "mpi")
+    if mpi.inside():
+        if launcher == "process":
+            raise UsageError("--launcher process in an MPI job", "start shmbench without mpirun")
+        mpi.check_size(started_ranks(), ranks)
+        return True
+    if (started_ranks() or 1) > 1:
+        raise UsageError(
+            f"a launcher started {started_ranks()} ranks, but not through mpi4py, so one that "
+            "fails would let the others hang",
+            "start them with: python -m mpi4py -m shmbench run ...",
+        )
+    if wanted:
+        sys.exit(start(find_launcher(), ranks or 2, ["-m", "shmbench", *sys.argv[1:]]))
+    return False
+
+
+def _run_in_job(
+    suite: str | None, output: Path | None, in_turn: bool, options: dict[str, Any]
+) -> None:
+    """What each rank of an MPI job does; the first shows the results of all nodes."""
+    from shmbench.job import Job, run_job
+    from shmbench.session import measure
+
+    options.pop("ranks")  # of the job; a case has as many as it can use
+    axes = {name: options.pop(name) for name in list(options) if name not in _EFFORT}
+    if suite is None and not any(axes.values()):
+        suite = "mpi"
+
+    def lead(job: Job) -> None:
+        file = measure(suite, axes, output=output, job=job, in_turn=in_turn, **options)
+        if job.is_first:
+            _show_run(file, output)
+
+    run_job(output, options["timeout_s"], lead)
+
+
+def _show_run(file: ResultFile, output: Path | None) -> None:
+    from shmbench.report.tables import results_table
+
     _show(results_table(file))
     for line in _closing_lines(file.plan, output):
         click.echo(line)
@@ -266,7 +328,10 @@ def clean(dry_run: bool, directories: tuple[str, ...] | None) -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"shmbench: {' '.join(message.split())}", err=True)
+    from shmbench.group.mpi import is_first
+
+    if is_first():
+        click.echo(f"shmbench: {' '.join(message.split())}", err=True)
     sys.exit(code)
 
 
@@ -276,6 +341,20 @@ def _interrupt(number: int, frame: Any) -> NoReturn:
 
 def main() -> None:
     """Run a command; an error is one line, and never a traceback."""
+    from shmbench.group import mpi
+
+    if not mpi.inside():
+        _main()
+        return
+    code = 0
+    try:
+        _main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0
+    mpi.leave(code)
+
+
+def _main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         cli.main(standalone_mode=False)

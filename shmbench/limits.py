@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from shmbench.cases import Case
+from shmbench.cases import Case, Launcher
 from shmbench.channels import CHANNELS
 from shmbench.workloads import WORKLOADS
 from shmbench.workloads.barrier import rounds
 
 # Below, handing over the line dominates a one-way message; above, copying its bytes does.
 _LATENCY_BYTES_MAX = 4096
+# MPI ranks are no relatives, so they can't share what is shared by inheritance only.
+_REGION: dict[Launcher, str] = {"process": "anonymous", "mpi": "memfd"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ def _hand_over(case: Case, times: int = 1) -> LimitCase:
             driver="native",
             ranks=2,
             placement=case.placement,
-            region="anonymous",
+            region=_REGION[case.launcher],
+            launcher=case.launcher,
             pages="prefault",
             first_touch=0,
             numa="local",
@@ -50,7 +53,8 @@ def _copies(case: Case, copies: int, times: int = 1) -> LimitCase:
             ranks=2,
             placement=case.placement,
             variant="one_copy" if copies == 1 else "two_copies",
-            region="anonymous",
+            region=_REGION[case.launcher],
+            launcher=case.launcher,
             pages="prefault",
             message_bytes=case.message_bytes,
             first_touch=0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, Protocol, Self
 from shmbench import __version__, machine
 from shmbench.cases import CACHES
 from shmbench.errors import UsageError
+from shmbench.job import Job
 from shmbench.measure.placement import Topology, read_topology
 from shmbench.measure.sampling import SamplingOptions
 from shmbench.measure.stopping import StoppingRule
@@ -29,6 +30,7 @@ from shmbench.workloads.policies import POLICIES
 _CHOSEN_BUDGET_S = 60.0
 _QUICK_BUDGET_S = 20.0
 _LINES_EVERY_S = 10.0
+_CHECKPOINTS_APART = 10  # times as long as one takes
 
 
 class _Progress(Protocol):
@@ -158,7 +160,7 @@ def _effort(name: str | None, given: bool, budget_s: float | None, quick: bool) 
         return {"budget_s": budget_s or _CHOSEN_BUDGET_S}
     return {
         "budget_s": budget_s or SUITES[name or "quick"].budget_s,
-        "rule": StoppingRule(min_groups=5, max_groups=10),
+        "rule": StoppingRule(max_groups=10),
         "sampling": SamplingOptions(batches=6, retries=6, warmup_batches=6, group_s=0.5),
     }
 
@@ -171,26 +173,40 @@ def measure(
     budget_s: float | None,
     timeout_s: float,
     quick: bool,
+    job: Job | None = None,
+    in_turn: bool = False,
 ) -> ResultFile:
     """Measure a suite or a choice, and keep the result file up to date meanwhile.
 
     Args:
         name: of the suite; None: what the axes choose, or quick where they choose nothing.
         axes: fields of Selection; those that are None are left as they are.
+        job: the MPI job whose ranks measure; None: processes that a worker forks.
+        in_turn: of the job's nodes, one after the other measures.
 
     Raises:
         UsageError: an unknown name, or a choice with no case in it.
         Unavailable: a placement that this machine lacks.
     """
-    topology = read_topology()
+    topology = job.topology if job else read_topology()
+    if job and job.node.size < 2:
+        raise UsageError("an MPI job with 1 rank on this node", "start 2 or more: -n, or --ranks")
     _check_axes(axes)
     given = any(value is not None for value in axes.values())
-    chosen = plan(_selections(name, axes), topology, asked_for=name is None and given)
+    wanted = axes if job is None else {**axes, "launcher": "mpi", "ranks": job.node.size}
+    chosen = plan(_selections(name, wanted), topology, asked_for=name is None and given)
     if not chosen.cases:
         raise UsageError("nothing to measure: no case fits all options", _why_nothing(chosen))
     effort = Effort(timeout_s=timeout_s, **_effort(name, given, budget_s, quick))
     file = _new_file(name, axes, effort, chosen)
-    _measure(file, chosen, topology, effort, output)
+    if job is None:
+        with Worker() as worker:
+            _measure(file, chosen, topology, effort, output, worker)
+    else:
+        with job.turn() if in_turn else nullcontext():
+            _measure_in_job(file, chosen, effort, output, job)
+        file.results = job.exchange(file.results, last=True)
+        _save_in_job(file, output, job)
     return file
 
 
@@ -226,7 +242,12 @@ def _new_file(name: str | None, axes: dict[str, Any], effort: Effort, chosen: Pl
 
 
 def _measure(
-    file: ResultFile, chosen: Plan, topology: Topology, effort: Effort, output: Path | None
+    file: ResultFile,
+    chosen: Plan,
+    topology: Topology,
+    effort: Effort,
+    output: Path | None,
+    worker: Worker,
 ) -> None:
     start = time.monotonic()
     progress = shown_progress()
@@ -238,7 +259,45 @@ def _measure(
             save(file, output)
 
     session = Run(chosen.cases, topology, effort, explain=progress.show, checkpoint=checkpoint)
-    with suppress(KeyboardInterrupt), progress, Worker() as worker:
+    with suppress(KeyboardInterrupt), progress:
         session.measure(worker)
         file.plan["interrupted"] = False
     checkpoint()
+
+
+def _measure_in_job(
+    file: ResultFile, chosen: Plan, effort: Effort, output: Path | None, job: Job
+) -> None:
+    """As `_measure`, but what is done is kept after each trial: the death of any rank ends all."""
+    start = time.monotonic()
+    progress = _Lines()
+    checkpoint_s, checkpoint_at = 0.0, start
+
+    def checkpoint() -> None:
+        nonlocal checkpoint_s, checkpoint_at
+        before = time.monotonic()
+        own = job.annotate(session.results())
+        file.results = job.exchange(own, last=False)
+        file.plan["elapsed_s"] = round(before - start, 1)
+        _save_in_job(file, output, job)
+        checkpoint_at = time.monotonic()
+        checkpoint_s = checkpoint_at - before
+
+    def explain(share: float, label: str) -> None:
+        if time.monotonic() - checkpoint_at > _CHECKPOINTS_APART * checkpoint_s:
+            checkpoint()
+        if job.is_first:
+            progress.show(share, label)
+
+    session = Run(chosen.cases, job.topology, effort, explain=explain, checkpoint=checkpoint)
+    file.plan["mpi"] = {**job.mpi, "nodes": job.node.count}
+    with suppress(KeyboardInterrupt), progress:
+        session.measure(job)
+        file.plan["interrupted"] = False
+    checkpoint()
+    file.results = job.annotate(session.results())
+
+
+def _save_in_job(file: ResultFile, output: Path | None, job: Job) -> None:
+    if output is not None and job.is_first:
+        save(file, output)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from shmbench.cases import Cache, Case
+from shmbench.cases import Cache, Case, Launcher
 from shmbench.channels import CHANNELS, Channel, ChannelSpec, Driver
 from shmbench.errors import Unavailable, UsageError
 from shmbench.limits import limit_of
@@ -18,7 +18,7 @@ from shmbench.measure.placement import (
     representative_pairs,
     resolve,
 )
-from shmbench.regions import REGIONS, Pages, RegionSpec
+from shmbench.regions import REGIONS, Pages, Region, RegionSpec
 from shmbench.regions.file import default_directories
 from shmbench.regions.mounts import mount_of
 from shmbench.registry import nearest
@@ -54,6 +54,7 @@ class Selection:
     policies: tuple[str, ...] | None = None
     caches: tuple[Cache, ...] | None = None
     file_sizes: tuple[int, ...] | None = None
+    launcher: Launcher = "process"
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Plan:
 
 _SIZES = (8, 64, 512, 4 * _KIB, 32 * _KIB, 256 * _KIB, _MIB, 8 * _MIB, 64 * _MIB)
 _REGIONS = ("file", "posix_shm", "memfd", "hugetlb", "mp_shm")
+_REGION: dict[Launcher, str] = {"process": "anonymous", "mpi": "mpi_window"}  # unless told
 
 SUITES: dict[str, Suite] = {
     "quick": Suite(
@@ -91,7 +93,7 @@ SUITES: dict[str, Suite] = {
             Selection(("contention",)),
             Selection(("core_to_core",), placements=("representative",)),
         ),
-        75,
+        95,
     ),
     "ipc": Suite(
         "every workload, channel and region over all sizes, 8 B to 64 MiB",
@@ -152,6 +154,25 @@ SUITES["policy"] = Suite(
     ),
     780,
 )
+_MPI_REGIONS = ("mpi_window_noncontig", "mpi_mmap", "posix_shm", "file", "memfd")
+_MPI_SIZES = (8, 4 * _KIB, _MIB, 4 * _MIB)
+SUITES["mpi"] = Suite(
+    "MPI ranks: a shared window, memory of one's own, messages, one-sided operations",
+    tuple(
+        replace(each, launcher="mpi")
+        for each in (
+            Selection(("ping_pong", "stream"), sizes=_MPI_SIZES),
+            Selection(("ping_pong",), ("spin",), regions=_MPI_REGIONS, sizes=_MPI_SIZES),
+            Selection(("bidirectional",), sizes=(_MIB,)),
+            Selection(("fan_out", "fan_in", "multi_pair"), sizes=(8, 4 * _KIB, _MIB)),
+            Selection(("barrier", "collective_barrier")),
+            Selection(("bcast", "allreduce", "allgather", "alltoall"), sizes=_MPI_SIZES),
+            Selection(("contention",)),
+            Selection(("core_to_core",), placements=("representative",)),
+        )
+    ),
+    240,
+)
 SUITES["all"] = Suite(
     "all suites",
     SUITES["ipc"].selections + SUITES["quick"].selections + SUITES["policy"].selections,
@@ -190,8 +211,21 @@ def _channels(selection: Selection, workload: type[Workload]) -> list[Carrier]:
             and (selection.channels is None or kind in selection.channels)
         ):
             channel = CHANNELS.get(name)
-            chosen.append((channel, channel.driver))
+            if selection.channels or _launchable(channel, selection.launcher) is None:
+                chosen.append((channel, channel.driver))
     return chosen
+
+
+def _launchable(kind: type[Channel] | type[Region], launcher: Launcher) -> Unavailable | None:
+    """Why ranks of this launcher can't have such a channel or region; None when they can."""
+    if launcher == "mpi" and kind.needs_fork:
+        return Unavailable(
+            f"{kind.kind}: it passes by inheritance only, and MPI ranks inherit nothing",
+            "take --launcher process, or choose another",
+        )
+    if launcher == "process" and kind.needs_mpi:
+        return Unavailable(f"{kind.kind}: only MPI ranks have it", "take --launcher mpi")
+    return None
 
 
 def _placements(selection: Selection, topology: Topology, ranks: int) -> list[str]:
@@ -254,12 +288,13 @@ def _expand(selection: Selection, topology: Topology) -> Iterator[Case]:
             _placements(selection, topology, ranks),
         ):
             needs_region = workload.uses_region or (channel is not None and channel.uses_region)
-            regions = (selection.regions or ("anonymous",)) if needs_region else (None,)
+            given = selection.regions or (_REGION[selection.launcher],)
+            regions = given if needs_region else (None,)
             for region in regions:
                 for pages, directory in itertools.product(
                     _pages(selection, region), _directories(selection, region)
                 ):
-                    yield Case(
+                    case = Case(
                         workload=name,
                         variant=variant,
                         channel=channel.kind if channel else None,
@@ -270,10 +305,13 @@ def _expand(selection: Selection, topology: Topology) -> Iterator[Case]:
                         message_bytes=size,
                         ranks=ranks,
                         placement=placement,
+                        launcher=selection.launcher,
                         first_touch=selection.first_touch if region else None,
                         numa=selection.numa if region else None,
                         window=workload.default_window(size) if size else None,
                     )
+                    if workload.fits(case):
+                        yield case
 
 
 def _expand_policies(name: str, selection: Selection, topology: Topology) -> Iterator[Case]:
@@ -315,15 +353,21 @@ def _expand_policies(name: str, selection: Selection, topology: Topology) -> Ite
                 message_bytes=size,
                 ranks=ranks,
                 placement=placement,
+                launcher=selection.launcher,
             )
             if workload.fits(case):
                 yield case
 
 
-def layout(case: Case) -> tuple[ChannelSpec | None, ChannelSpec | None, RegionSpec | None]:
+def layout(
+    case: Case, *, yielding: bool = False
+) -> tuple[ChannelSpec | None, ChannelSpec | None, RegionSpec | None]:
     """What a case opens: its channel, the channel of its acknowledgements, and its region.
 
     The region holds the channel's part, then the acknowledgements', then the workload's own.
+
+    Args:
+        yielding: ranks share a CPU.
     """
     workload = WORKLOADS.get(case.workload)
     channel_spec = ack_spec = None
@@ -331,12 +375,12 @@ def layout(case: Case) -> tuple[ChannelSpec | None, ChannelSpec | None, RegionSp
     if case.channel is not None:
         channel = CHANNELS.get(f"{case.driver}/{case.channel}")
         channel_spec = ChannelSpec(
-            workload.links(case.ranks), workload.channel_bytes(case, channel)
+            workload.links(case.ranks), workload.channel_bytes(case, channel), yielding
         )
         size += channel.region_bytes(channel_spec)
         acks = workload.ack_links(case.ranks)
         if acks:
-            ack_spec = ChannelSpec(acks, 8)
+            ack_spec = ChannelSpec(acks, 8, yielding)
             size += channel.region_bytes(ack_spec)
     region_spec = None
     if case.region is not None and not workload.regions:
@@ -359,13 +403,20 @@ def obstacle(case: Case, topology: Topology) -> Unavailable | None:
             f"{case.workload} spins without yielding, and ranks share a CPU here",
             "choose a --placement with a CPU for each rank",
         )
-    channel_spec, _, region_spec = layout(case)
+    if workload.family == "policy" and case.launcher == "mpi":
+        return Unavailable(
+            f"{case.workload} maps files by itself: MPI ranks have no part in it",
+            "take --launcher process",
+        )
+    channel_spec, _, region_spec = layout(case, yielding=placement.shares_cpu)
     if case.channel is not None:
-        found = CHANNELS.get(f"{case.driver}/{case.channel}").probe(channel_spec)
+        channel = CHANNELS.get(f"{case.driver}/{case.channel}")
+        found = _launchable(channel, case.launcher) or channel.probe(channel_spec)
         if found is not None:
             return found
     if case.region is not None and region_spec is not None:
-        found = REGIONS.get(case.region).probe(region_spec)
+        region = REGIONS.get(case.region)
+        found = _launchable(region, case.launcher) or region.probe(region_spec)
         if found is not None:
             return found
     return workload.probe(case)

@@ -10,7 +10,7 @@ import gc
 import os
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -95,12 +95,12 @@ class _Opening:
     def of(cls, trial: Trial, stack: ExitStack) -> _Opening:
         """Make what has to be inherited; the stack releases it in the leader."""
         case = trial.case
-        channel_spec, ack_spec, region_spec = layout(case)
         shares_cpu = len(set(trial.cpus)) < len(trial.cpus)
+        channel_spec, ack_spec, region_spec = layout(case, yielding=shares_cpu)
         opening = cls(
             CHANNELS.get(f"{case.driver}/{case.channel}") if case.channel else None,
-            channel_spec and replace(channel_spec, yielding=shares_cpu),
-            ack_spec and replace(ack_spec, yielding=shares_cpu),
+            channel_spec,
+            ack_spec,
             REGIONS.get(case.region) if case.region else None,
             region_spec,
             {},
@@ -177,33 +177,48 @@ def _summed(group: Group, mine: dict[str, float]) -> dict[str, float]:
     return dict(summed)
 
 
-def _run_rank(trial: Trial, opening: _Opening, group: Group, fixture: Fixture | None) -> bytes:
-    """Everything that one rank does."""
+def _run_rank(
+    trial: Trial, opening: _Opening, group: Group, stack: ExitStack, fixture: Fixture | None
+) -> bytes:
+    """Everything that one rank does; the stack closes what it opened."""
     gc.disable()
     allowed = os.sched_getaffinity(0)
     pin_to_cpu(trial.cpus[group.rank])
     helper_cpus = frozenset(allowed - set(trial.cpus)) or frozenset(allowed)
-    with ExitStack() as stack:
-        workload, region, prepared = _open(trial, opening, group, stack, fixture, helper_cpus)
-        group.barrier()
-        workload.validate()
-        group.barrier()
-        measured = sample(group, workload, trial.sampling, workload.timing_rank)
-        if tuple(measured.cpus) != trial.cpus:
-            raise ValidationFailed(
-                f"ranks ran on CPUs {measured.cpus}, not on {list(trial.cpus)}",
-                "something else changes the affinity of processes on this machine",
-            )
-        histogram = _histogram(workload, trial.case, group, measured)
-        shown = workload.evidence()
-        if region is not None and prepared is not None:
-            shown = {**prepared, **evidence(region), **shown}
-        measured.counters |= _summed(group, workload.counters())
-        if group.rank != 0:
-            return b""
-        return msgspec.msgpack.encode(
-            RankReport(measured, shown or None, histogram, workload.flags())
+    workload, region, prepared = _open(trial, opening, group, stack, fixture, helper_cpus)
+    group.barrier()
+    workload.validate()
+    group.barrier()
+    measured = sample(group, workload, trial.sampling, workload.timing_rank)
+    if tuple(measured.cpus) != trial.cpus:
+        raise ValidationFailed(
+            f"ranks ran on CPUs {measured.cpus}, not on {list(trial.cpus)}",
+            "something else changes the affinity of processes on this machine",
         )
+    histogram = _histogram(workload, trial.case, group, measured)
+    shown = workload.evidence()
+    if region is not None and prepared is not None:
+        shown = {**prepared, **evidence(region), **shown}
+    measured.counters |= _summed(group, workload.counters())
+    if group.rank != 0:
+        return b""
+    return msgspec.msgpack.encode(RankReport(measured, shown or None, histogram, workload.flags()))
+
+
+def _run_forked_rank(
+    trial: Trial, opening: _Opening, group: Group, fixture: Fixture | None
+) -> bytes:
+    """In a rank that was forked for this trial."""
+    with ExitStack() as stack:
+        return _run_rank(trial, opening, group, stack, fixture)
+
+
+def run_standing_rank(trial: Trial, group: Group, stack: ExitStack) -> bytes:
+    """In a rank that was there before and has inherited nothing.
+
+    The caller closes the stack when all ranks are here: what closes may be collective.
+    """
+    return _run_rank(trial, _Opening.of(trial, stack), group, stack, None)
 
 
 def run_trial(trial: Trial, fixture: Fixture | None = None) -> TrialReport:
@@ -217,13 +232,20 @@ def run_trial(trial: Trial, fixture: Fixture | None = None) -> TrialReport:
             opening = _Opening.of(trial, stack)
             answers = run_ranks(
                 len(trial.cpus),
-                lambda group: _run_rank(trial, opening, group, fixture),
+                lambda group: _run_forked_rank(trial, opening, group, fixture),
                 timeout_s=trial.timeout_s,
             )
     except Exception as error:
         return TrialReport(failure=failure_of(error))
-    report = msgspec.msgpack.decode(answers[0], type=RankReport)
+    return report_of(trial, answers[0])
+
+
+def report_of(trial: Trial, answer: bytes) -> TrialReport:
+    """What rank 0's answer says of the trial."""
+    report = msgspec.msgpack.decode(answer, type=RankReport)
     flags = report.sample.flags + report.flags
+    if trial.case.launcher == "mpi":
+        flags.append(Flag.SAME_PROCESSES)
     if trial.case.pages == "untouched":
         flags.append(Flag.UNTOUCHED)
     if (

@@ -9,6 +9,7 @@ import threading
 
 import channel_harness as harness
 import pytest
+from forked import FORKED_CHANNELS
 from needs import need
 
 from shmbench.channels import CHANNELS, Channel, ChannelSpec
@@ -17,7 +18,7 @@ from shmbench.group import Group
 from shmbench.group.process import ProcessGroup, run_ranks
 
 DELIVERING = [
-    name for name in CHANNELS.names() if name.startswith("python/") and name != "python/null"
+    name for name in FORKED_CHANNELS if name.startswith("python/") and name != "python/null"
 ]
 TELLING = ["python/mp_pipe", "python/socket", "python/pipe"]  # those that notice a dead peer
 WITH_DESCRIPTORS = ["python/posix_mq", "python/mp_queue", *TELLING]

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forked import FORKED_CHANNELS
 
 from shmbench.cases import Case
 from shmbench.channels import CHANNELS
@@ -106,7 +107,7 @@ def every_pair() -> list[tuple[str, str | None]]:
             continue
         found += [
             (name, channel)
-            for channel in CHANNELS.names()
+            for channel in FORKED_CHANNELS
             if channel.partition("/")[0] in workload.drivers
         ]
     return found
@@ -123,7 +124,7 @@ def check_killed_ranks(worker: Worker, workload: str, channel: str | None, times
         assert in_shm() <= before
 
 
-@pytest.mark.parametrize("channel", CHANNELS.names())
+@pytest.mark.parametrize("channel", FORKED_CHANNELS)
 def test_a_killed_rank_ends_the_case_and_is_named(worker: Worker, channel: str) -> None:
     check_killed_ranks(worker, "ping_pong", channel, 1)
 

@@ -18,12 +18,13 @@ LAYERS = (
     ("report", "compare", "doctor"),
     ("tune",),
     ("runner",),
-    ("worker",),
+    ("worker", "job", "watchdog"),
     ("trial",),
     ("suites", "clean"),
     ("limits",),
     ("workloads",),
-    ("results", "machine"),
+    ("speedup",),
+    ("results", "machine", "launch"),
     ("cases",),
     ("channels", "policy"),
     ("measure",),
@@ -34,7 +35,7 @@ LAYERS = (
     ("errors",),
 )
 HEIGHT = {name: -depth for depth, names in enumerate(LAYERS) for name in names}
-HEAVY = ("rich", "click", "jinja2", "plotly", "mpi4py")
+HEAVY = ("rich", "click", "jinja2", "plotly", "matplotlib", "mpi4py")
 
 
 def imported(path: Path) -> set[str]:
@@ -80,10 +81,32 @@ def modules_after(statement: str) -> set[str]:
     return {name.partition(".")[0] for name in shown.stdout.split()}
 
 
-@pytest.mark.parametrize("statement", ["import shmbench", "import shmbench.worker"])
+@pytest.mark.parametrize(
+    "statement", ["import shmbench", "import shmbench.worker", "import shmbench.job"]
+)
 def test_what_measures_loads_nothing_that_draws(statement: str) -> None:
     assert not modules_after(statement) & set(HEAVY)
 
 
+def test_mpi4py_is_imported_in_the_files_of_mpi_only() -> None:
+    found = {
+        path.relative_to(PACKAGE).parent / path.stem
+        for path in PACKAGE.rglob("*.py")
+        if "import mpi4py" in path.read_text() or "from mpi4py" in path.read_text()
+    }
+    assert found
+    assert {(str(path.parent), path.stem.partition("_")[0]) for path in found} <= {
+        ("group", "mpi"),
+        ("regions", "mpi"),
+        ("channels", "mpi"),
+    }
+
+
 def test_help_loads_neither_numpy_nor_rich() -> None:
-    assert not modules_after("import shmbench.cli") & {"numpy", "rich", "plotly", "jinja2"}
+    assert not modules_after("import shmbench.cli") & {
+        "numpy",
+        "rich",
+        "plotly",
+        "jinja2",
+        "matplotlib",
+    }

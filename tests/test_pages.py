@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from forked import FORKED_REGIONS
 from needs import need
 from region_harness import SIZE, Solo, in_ranks, need_available, open_alone, reserved_huge_pages
 
@@ -64,7 +65,7 @@ def region_of(request: pytest.FixtureRequest, name: str, pages: Pages) -> type[R
 def combinations() -> list[tuple[str, Pages]]:
     """Each kind with each page state that it can have where there are huge pages."""
     found = []
-    for name in REGIONS.names():
+    for name in FORKED_REGIONS:
         for pages in PAGES:
             missing = REGIONS.get(name).probe(RegionSpec(SIZE, pages))
             if missing is None or "huge pages" in missing.message:

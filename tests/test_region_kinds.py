@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from forked import FORKED_REGIONS
 from needs import need
 from region_harness import (
     DEADLINE_S,
@@ -34,7 +35,7 @@ from shmbench.regions.file import default_directories
 from shmbench.regions.mounts import mount_of
 
 CLONE_NEWNS = 0x20000
-ATTACHABLE = [name for name in REGIONS.names() if issubclass(REGIONS.get(name), AttachableRegion)]
+ATTACHABLE = [name for name in FORKED_REGIONS if issubclass(REGIONS.get(name), AttachableRegion)]
 
 
 @pytest.fixture(scope="module")

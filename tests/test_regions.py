@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from forked import FORKED_REGIONS
 from region_harness import (
     DEADLINE_S,
     SIZE,
@@ -32,7 +33,7 @@ def huge_pages() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=REGIONS.names())
+@pytest.fixture(params=FORKED_REGIONS)
 def kind(request: pytest.FixtureRequest) -> type[Region]:
     """Each registered kind that this machine has."""
     found = REGIONS.get(request.param)

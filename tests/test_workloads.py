@@ -56,6 +56,21 @@ def test_two_ranks_give_a_figure_at_every_size(workload: str, channel: str, size
     assert report.value > 0
 
 
+@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize(
+    "workload", ["bcast", "allreduce", "allgather", "alltoall", "collective_barrier"]
+)
+def test_collectives_by_hand_need_no_mpi(workload: str, ranks: int) -> None:
+    report = measure(workload, variant="shared", ranks=ranks)
+    assert report.failure is None
+    assert report.value is not None
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_pairs_of_ranks_send_at_once(ranks: int) -> None:
+    assert measure("multi_pair", "native/spin", ranks=ranks).failure is None
+
+
 @pytest.mark.parametrize("channel", ["native/spin", "native/futex", "native/pipe", "python/socket"])
 @pytest.mark.parametrize("ranks", [2, 3, 5])
 @pytest.mark.parametrize("workload", ["fan_out", "fan_in", "barrier"])

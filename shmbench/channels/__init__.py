@@ -63,7 +63,11 @@ class Endpoint(Protocol):
         while no more than the channel's `inflight_bytes` are under way."""
 
     def complete(self) -> None:
-        """Wait until everything posted may be changed again."""
+        """Wait until everything posted may be changed again.
+
+        An end that can have several receptions under way has a method `post_recv` beside these:
+        it begins one, and `complete` waits for all of them.
+        """
 
     def close(self) -> None:
         """Release what this end owns; idempotent."""
@@ -77,9 +81,10 @@ class Channel(ABC):
     copies: ClassVar[int]  # how often a message's bytes are copied from sender to receiver; 0: null
     uses_region: ClassVar[bool] = False  # it moves messages through a Region's memory
     needs_fork: ClassVar[bool] = False  # endpoints pass by inheritance only
+    needs_mpi: ClassVar[bool] = False  # the ranks have to be an MPI job's
     delivers: ClassVar[bool] = True  # False for null: nothing arrives, so nothing is validated
     inflight_messages: ClassVar[int] = 1  # messages a link holds with no receiver, without blocking
-    inflight_bytes: ClassVar[int] = 32768  # the same in bytes
+    inflight_bytes: ClassVar[int] = 32768  # the same in bytes; 0: a send may wait for its recv
 
     @classmethod
     def probe(cls, spec: ChannelSpec | None = None) -> Unavailable | None:
@@ -142,6 +147,14 @@ CHANNELS: Registry[Channel] = Registry(
         "python/socket": "shmbench.channels.py_descriptors:PySocketChannel",
         "python/pipe": "shmbench.channels.py_descriptors:PyPipeChannel",
         "python/null": "shmbench.channels.null:PyNullChannel",
+        "python/mpi_p2p": "shmbench.channels.mpi_p2p:MpiP2p",
+        "python/mpi_p2p_nonblocking": "shmbench.channels.mpi_p2p:MpiP2pNonblocking",
+        "python/mpi_persistent": "shmbench.channels.mpi_p2p:MpiPersistent",
+        "python/mpi_p2p_pickle": "shmbench.channels.mpi_p2p:MpiP2pPickle",
+        "python/mpi_rma_put": "shmbench.channels.mpi_rma:MpiRmaPut",
+        "python/mpi_rma_put_fence": "shmbench.channels.mpi_rma:MpiRmaPutFence",
+        "python/mpi_rma_get": "shmbench.channels.mpi_rma:MpiRmaGet",
+        "python/mpi_rma_atomic": "shmbench.channels.mpi_rma:MpiRmaAtomic",
     },
     entry_point_group="shmbench.channels",
 )

@@ -11,6 +11,7 @@ from shmbench.doctor.cpu import cpu_checks
 from shmbench.doctor.kernel import kernel_checks
 from shmbench.doctor.kinds import kind_checks
 from shmbench.doctor.memory import memory_checks
+from shmbench.doctor.mpi import mpi_checks
 from shmbench.doctor.now import now_checks
 from shmbench.machine import facts
 from shmbench.measure.placement import read_topology
@@ -33,6 +34,7 @@ def checks(root: Path = Path("/"), *, sample_s: float = 0.3) -> list[Check]:
         *cpu_checks(found, topology),
         *memory_checks(found, root),
         *kernel_checks(),
+        *mpi_checks(),
         *kind_checks(),
     ]
 

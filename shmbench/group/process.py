@@ -29,13 +29,22 @@ _SLOT_BYTES = _ITEM_BYTES_MAX + 8
 _GRACE_S = 0.1  # how long to listen for the cause after the first rank failed
 
 
-class ProcessGroup:
-    """One forked rank's view of its group; see shmbench.group.Group."""
+def group_bytes(size: int) -> int:
+    """How much shared memory a group of `size` ranks meets in."""
+    return _HEADER_BYTES + size * _SLOT_BYTES
 
-    def __init__(self, rank: int, size: int, memory: mmap.mmap) -> None:
+
+class ProcessGroup:
+    """One rank's view of its group; see shmbench.group.Group.
+
+    Args:
+        memory: shared by the ranks, `group_bytes` long, zeroed.
+    """
+
+    def __init__(self, rank: int, size: int, memory: mmap.mmap | memoryview) -> None:
         self.rank = rank
         self.size = size
-        self._memory = memory
+        self._memory = memoryview(memory)
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
     def barrier(self) -> None:
@@ -61,7 +70,7 @@ class ProcessGroup:
     def _read_slot(self, rank: int) -> bytes:
         offset = _HEADER_BYTES + rank * _SLOT_BYTES
         (length,) = struct.unpack_from("<Q", self._memory, offset)
-        return self._memory[offset + 8 : offset + 8 + length]
+        return bytes(self._memory[offset + 8 : offset + 8 + length])
 
 
 class _Raised(msgspec.Struct):
@@ -209,7 +218,7 @@ def run_ranks(size: int, body: Callable[[ProcessGroup], bytes], *, timeout_s: fl
         CaseTimeout: at least one rank did not report in time; all have been killed.
         ShmbenchError: an error of this package that a rank raised, as it was.
     """
-    memory = mmap.mmap(-1, _HEADER_BYTES + size * _SLOT_BYTES)
+    memory = mmap.mmap(-1, group_bytes(size))
     ranks: list[_Rank] = []
     try:
         _fork(ranks, size, memory, body)

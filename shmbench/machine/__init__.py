@@ -131,6 +131,7 @@ _REGISTRY = (
     Fact("libc", str, "setting", readers.libc),
     Fact("shmbench", str, "setting", _version("shmbench")),
     Fact("numpy", str, "setting", _version("numpy")),
+    Fact("mpi4py", str, "setting", _version("mpi4py")),
     Fact("posix_ipc", str, "setting", _version("posix_ipc")),
     Fact("shm_free_bytes", int, "state", readers.shm_free_bytes, format_bytes, "B"),
     Fact("load_average", list, "state", readers.load_average, _list),

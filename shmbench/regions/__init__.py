@@ -84,6 +84,7 @@ class Region(ABC):
     kind: ClassVar[str]
     default_pages: ClassVar[Pages] = "prefault"
     needs_fork: ClassVar[bool] = False  # shared by inheritance only
+    needs_mpi: ClassVar[bool] = False  # the ranks have to be an MPI job's
     takes_directory: ClassVar[bool] = False  # spec.directory is meant for it
 
     memory: memoryview
@@ -122,6 +123,9 @@ REGIONS: Registry[Region] = Registry(
         "memfd": "shmbench.regions.memfd:MemfdRegion",
         "hugetlb": "shmbench.regions.hugetlb:HugetlbRegion",
         "mp_shm": "shmbench.regions.mp_shm:MpShmRegion",
+        "mpi_window": "shmbench.regions.mpi_window:MpiWindowRegion",
+        "mpi_window_noncontig": "shmbench.regions.mpi_window:MpiWindowNoncontigRegion",
+        "mpi_mmap": "shmbench.regions.mpi_window:MpiMmapRegion",
     },
     entry_point_group="shmbench.regions",
 )

@@ -21,6 +21,7 @@ class Barrier(MessageWorkload):
     summary = "all ranks meet: a dissemination barrier over the channel"
     operation = "barrier"
     has_sizes = False
+    sends_at_once = True
 
     @classmethod
     def links(cls, ranks: int) -> tuple[Link, ...]:

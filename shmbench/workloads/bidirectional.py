@@ -21,6 +21,7 @@ class Bidirectional(MessageWorkload):
     summary = "both ranks send at once; one operation is a message each way"
     operation = "exchange of two messages"
     moves_bytes = True
+    sends_at_once = True
     max_ranks = 2
 
     @classmethod
@@ -30,7 +31,7 @@ class Bidirectional(MessageWorkload):
     @classmethod
     def pieces(cls, case: Case, channel: type[Channel]) -> int:
         """How many pieces a message goes in."""
-        return -(-(case.message_bytes or 1) // channel.inflight_bytes)
+        return -(-(case.message_bytes or 1) // max(1, channel.inflight_bytes))
 
     @classmethod
     def channel_bytes(cls, case: Case, channel: type[Channel]) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import numpy as np
 
-from shmbench.channels import Channel, Endpoint, Link
-from shmbench.errors import ValidationFailed
+from shmbench.cases import Case
+from shmbench.channels import CHANNELS, Channel, Endpoint, Link
+from shmbench.errors import Unavailable, ValidationFailed
 from shmbench.regions.pages import PrivateBuffer
 from shmbench.workloads import Context, Workload
 
@@ -28,7 +30,10 @@ class MessageWorkload(Workload):
         ack_outs, ack_ins: the same for the acknowledgements.
         message, buffer: private memory, each as large as the channel's messages.
         check: whether the native loops compare each message's number.
+        sends_at_once: every rank posts before it receives.
     """
+
+    sends_at_once: ClassVar[bool] = False
 
     def __init__(self, context: Context) -> None:
         assert context.channel is not None
@@ -49,6 +54,16 @@ class MessageWorkload(Workload):
         self._buffers = [PrivateBuffer(size, pages), PrivateBuffer(size, pages)]
         self.message, self.buffer = (buffer.memory for buffer in self._buffers)
         self.batches = 0
+
+    @classmethod
+    def probe(cls, case: Case) -> Unavailable | None:
+        if cls.sends_at_once and CHANNELS.get(f"{case.driver}/{case.channel}").inflight_bytes == 0:
+            return Unavailable(
+                f"{case.channel}: a send may wait for its receiver, and in {case.workload} all "
+                "ranks send first",
+                "choose a channel that doesn't wait, such as mpi_p2p_nonblocking",
+            )
+        return None
 
     def _ends(
         self, channel: Channel, links: tuple[Link, ...]

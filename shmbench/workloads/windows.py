@@ -46,23 +46,28 @@ class WindowedWorkload(MessageWorkload):
         ack = memoryview(bytearray(8))
         if self.outs:
             (out,) = self.outs.values()
-            send, message = out.send, self.message
+            post, complete, message = out.post, out.complete, self.message
             ack_receives = [end.recv_into for end in self.ack_ins.values()]
             start = monotonic_ns()
             for _ in range(iterations):
                 for _ in range(window):
-                    send(message)
+                    post(message)
+                complete()
                 for receive in ack_receives:
                     receive(ack)
             return monotonic_ns() - start
         (ack_out,) = self.ack_outs.values()
         send_ack, buffer = ack_out.send, self.buffer
-        receives = [end.recv_into for end in self.ins.values()]
+        # Ends that can have several receptions under way have `post_recv`.
+        receives = [getattr(end, "post_recv", end.recv_into) for end in self.ins.values()]
+        completes = [end.complete for end in self.ins.values()]
         start = monotonic_ns()
         for _ in range(iterations):
             for _ in range(window):
                 for receive in receives:
                     receive(buffer)
+            for complete in completes:
+                complete()
             send_ack(ack)
         return monotonic_ns() - start
 
@@ -136,3 +141,30 @@ class FanIn(WindowedWorkload):
     @classmethod
     def operations(cls, case: Case) -> int:
         return (case.window or 1) * (case.ranks - 1)
+
+
+class MultiPair(WindowedWorkload):
+    """Half of the ranks send, each to a rank of the other half, all pairs at once."""
+
+    name = "multi_pair"
+    summary = "message rate of all pairs of ranks at once"
+    operation = "message of one of the pairs"
+    moves_bytes = True
+    default_ranks = 4
+    timing_rank = None
+
+    @classmethod
+    def fits(cls, case: Case) -> bool:
+        return case.ranks % 2 == 0
+
+    @classmethod
+    def links(cls, ranks: int) -> tuple[Link, ...]:
+        return tuple(Link(rank, (rank + ranks // 2,)) for rank in range(ranks // 2))
+
+    @classmethod
+    def ack_links(cls, ranks: int) -> tuple[Link, ...]:
+        return tuple(Link(rank + ranks // 2, (rank,)) for rank in range(ranks // 2))
+
+    @classmethod
+    def operations(cls, case: Case) -> int:
+        return (case.window or 1) * (case.ranks // 2)
