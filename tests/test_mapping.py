@@ -4,12 +4,12 @@ import errno
 import mmap
 import os
 import threading
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from bar_harness import longest_stall
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -514,32 +514,8 @@ def test_what_a_sequential_once_reader_has_passed_may_go(tmp_path):
         assert mapping.stats().bytes_asked["pageout"] > 16 << 20
 
 
-def longest_stall(work) -> float:
-    """Of a thread that counts while `work` runs, in seconds."""
-    longest, stop, ready = 0.0, False, threading.Event()
-
-    def count() -> None:
-        nonlocal longest
-        last = time.perf_counter()
-        while not stop:
-            now = time.perf_counter()
-            longest = max(longest, now - last)
-            last = now
-            ready.set()
-
-    thread = threading.Thread(target=count)
-    thread.start()
-    ready.wait()
-    try:
-        work()
-    finally:
-        stop = True
-        thread.join()
-    return longest
-
-
-@pytest.mark.parametrize("size", [256 << 20, pytest.param(1 << 30, marks=pytest.mark.slow)])
-def test_other_threads_run_while_pages_fault_in(size):
+def test_other_threads_run_while_pages_fault_in():
+    size = 256 << 20
     free = os.statvfs("/dev/shm")
     need(free.f_bavail * free.f_frsize > 2 * size, "/dev/shm is too small", "remount it larger")
     path = Path(f"/dev/shm/shmbench-test-{os.getpid()}")

@@ -24,6 +24,7 @@ cdef extern from *:
     #include <sys/uio.h>
     #include <time.h>
     #include <unistd.h>
+    #include "tripwire.h"
     #include "userfaultfd.h"
     #include "willneed.h"
     #ifndef MADV_POPULATE_READ
@@ -42,7 +43,8 @@ cdef extern from *:
                node.totalswap == 0;
     }
 
-    /* Are all bytes of the range in the page cache? 1, 0, -1: the file ends before, 2: not known.
+    /* Are all bytes of the range in the page cache? 1, 0, -1: the file ends before, 2: not known,
+       3: the whole file is.
        cachestat also counts pages that are still being read; with `doubt`, preadv2 tells
        by RWF_NOWAIT whether the last one is among them. It comes second, since it would read a
        page that is not there, one by one. `known` is cleared where cachestat is refused (somebody
@@ -55,7 +57,7 @@ cdef extern from *:
             struct stat found;
             if (fstat(fd, &found)) return 0;
             if (found.st_size <= last) return -1;
-            if (found.st_blocks * 512 >= found.st_size) return 1;
+            if (found.st_blocks * 512 >= found.st_size) return 3;
         } else if (lseek(fd, 0, SEEK_END) <= last) {
             return -1;
         }
@@ -127,6 +129,12 @@ cdef extern from *:
         int fd, uint64_t first, uint64_t length, uint64_t pages, int doubt, int *known
     ) nogil
     int64_t lseek(int fd, int64_t offset, int whence) nogil
+    struct shm_tripwire:
+        pass
+    shm_tripwire *shm_tripwire_set(int fd, uint64_t offset) nogil
+    void shm_tripwire_remove(shm_tripwire *wire) nogil
+    bint shm_tripwire_holds(const shm_tripwire *wire) nogil
+    bint shm_tripwires_work() nogil
     uint64_t shm_now_ns() nogil
     long shm_coarse_seconds() nogil
     int shm_populate(uintptr_t address, size_t length, size_t page, int advice) nogil
@@ -141,6 +149,9 @@ cdef enum:
     PROMPT_NS = 30000  # a populate that takes longer had to wait for a device
     PROMPT_PAGE_NS = 2000
     PART_WAIT = 64  # accesses until the next look at a part, after one in vain
+    LOOK_PAGES = 128  # a look at one page costs as much as it takes to count so many
+    WIRE_AFTER = 16  # looks at the file's length, before a tripwire (two system calls) pays
+    WIRE_AGAIN = 1024
     DOUBT = 4096  # accesses after a miss; a kernel's read-ahead window may have 2048 pages
     LONG_PAGES = 1024  # from here on even a look at the page cache releases the GIL
 
@@ -162,9 +173,11 @@ cdef class Gate:
     """Sees to it that bytes are in memory before they are handed out, and says who is to be asked.
 
     `enter` costs a system call or two where the pages are in the page cache (the caller's own
-    touch maps them, as ever), and else populates them without the GIL. A part of 1 MiB that is there as a
-    whole is taken to be there for the rest of the second: one system call an access then, for the file's
-    length. It never raises a signal: a file that shrank is an answer. It dozes at first: as long as no page is missing, and no long run
+    touch maps them, as ever), and else populates them without the GIL. A part of 1 MiB, or a file,
+    that is there as a whole is taken to be there for the rest of the second: an access then costs
+    a load from a tripwire, which tells whether the file has shrunk, or, on its last page and
+    where there can be no tripwire, one system call for its length. It never raises a signal: a file
+    that shrank is an answer. It dozes at first: as long as no page is missing, and no long run
     of accesses is contiguous, there is nothing that the law of the window could gain, and the law,
     which is Python, is not asked. Nor is it for accesses to quiet spans.
 
@@ -199,8 +212,11 @@ cdef class Gate:
     cdef size_t _starts[SPANS]
     cdef size_t _ends[SPANS]
     cdef bint _sure[SPANS]
-    cdef int _next_span, _part_wait
-    cdef size_t _last_start, _last_end, _contiguous, _part_count
+    cdef int _next_span, _part_wait, _wire_wait
+    cdef bint _all_there
+    cdef size_t _last_start, _last_end, _contiguous, _waking, _part_count, _looks, _looks_for_all
+    cdef shm_tripwire *_wire
+    cdef size_t _wire_at  # bytes before it are there as long as the wire holds
     cdef unsigned char *_parts
     cdef long _parts_since_s
     cdef object _memory, _attend
@@ -225,6 +241,9 @@ cdef class Gate:
         self._offset = offset
         self._page = sysconf(_SC_PAGESIZE)
         self._piece = piece_bytes
+        self._wire_wait = WIRE_AFTER
+        self._waking = WAKING_BYTES
+        self._looks_for_all = length // self._page // LOOK_PAGES
 
     cpdef int enter(self, int64_t start, int64_t count) except -1:
         """Bring bytes in, if they aren't there.
@@ -241,19 +260,16 @@ cdef class Gate:
         Raises:
             KeyboardInterrupt: and what else signal handlers raise, between two pieces.
         """
-        cdef int there, i
+        cdef int there
         cdef size_t offset = start, length = count, end = offset + length
         if start < 0 or count < 0 or offset > self.length or length > self.length - offset:
             return C_OUTSIDE
         if length == 0:
             return C_READY
         self.accesses += 1
-        for i in range(SPANS):
-            if self._starts[i] <= offset and end <= self._ends[i]:
-                break
-        else:
-            i = SPANS
-        if (i < SPANS and self._sure[i]) or self._parts_there(offset, end):
+        cdef bint known = self._parts_there(offset, end)
+        cdef int span = SPANS if known and not self._awake else self._span(offset, end)
+        if known or (span < SPANS and self._sure[span]):
             there = self._reaches(end)
         else:
             there = self._there(offset, length)
@@ -261,8 +277,8 @@ cdef class Gate:
                 self._look_around(offset)
         if offset == self._last_end or end == self._last_start:
             self._contiguous += length
-            if self._contiguous > WAKING_BYTES:
-                self._awake = True
+            if self._contiguous > self._waking:
+                self._wake()
         else:
             self._contiguous = length
         self._last_start = offset
@@ -272,9 +288,7 @@ cdef class Gate:
             return C_SHRUNK
         if there != 1 and self._bring(offset, length, there == 0):
             return C_SHRUNK
-        if i < SPANS or not self.asking:
-            return C_READY
-        return C_ASK if self._awake else C_READY
+        return C_ASK if self._awake and self.asking and span == SPANS else C_READY
 
     def read(self, int64_t offset, int64_t length):
         """The bytes, once they are there: `enter`, and what its answer asks for.
@@ -295,6 +309,7 @@ cdef class Gate:
         """From now on every access is OUTSIDE: the mapping has moved, or is closed."""
         self.length = 0
         self._memory = None
+        self._remove_wire()
 
     cdef int _bring(self, size_t offset, size_t length, bint missing) except -1:
         """Populate; where it isn't known whether pages are missing, the time it takes tells."""
@@ -304,22 +319,55 @@ cdef class Gate:
             missing = shm_now_ns() - begin_ns > PROMPT_NS + PROMPT_PAGE_NS * (length // self._page)
         if missing:
             self.misses += 1
-            self._awake = True
+            self._wake()
             self._forget_parts()
         return status
 
+    cdef int _span(self, size_t offset, size_t end) noexcept:
+        """The quiet span that holds these bytes; SPANS: none does."""
+        cdef int i
+        for i in range(SPANS):
+            if self._starts[i] <= offset and end <= self._ends[i]:
+                return i
+        return SPANS
+
     cdef int _reaches(self, size_t end) noexcept:
         """1, or -1 where the file ends before."""
-        if self._fd >= 0 and <uint64_t>lseek(self._fd, 0, SEEK_END) < self._offset + end:
+        if self._fd < 0:
+            return 1
+        if self._wire != NULL and end <= self._wire_at:
+            if shm_tripwire_holds(self._wire):
+                return 1
+            self._remove_wire()  # for good: it isn't the file that it was
+        elif self._wire_wait:
+            self._wire_wait -= 1
+            if self._wire_wait == 0:
+                self._set_wire()
+        if <uint64_t>lseek(self._fd, 0, SEEK_END) < self._offset + end:
             return -1
         return 1
+
+    cdef void _set_wire(self) noexcept:
+        """At the last page, if it is in the page cache: the tripwire must never wait for a device."""
+        cdef uint64_t last = (self._offset + self.length - 1) & ~(self._page - 1)
+        if last > self._offset and self._there(last - self._offset, 1) != 1:
+            self._wire_wait = WIRE_AGAIN
+        elif last > self._offset:
+            self._wire = shm_tripwire_set(self._fd, last)
+            self._wire_at = last - self._offset
+
+    cdef void _remove_wire(self) noexcept:
+        if self._wire != NULL:
+            shm_tripwire_remove(self._wire)
+            self._wire = NULL
 
     cdef bint _parts_there(self, size_t offset, size_t end) noexcept:
         """Were the parts that hold these bytes all in memory, less than a second or so ago?"""
         cdef size_t part
-        for part in range(offset // PART_BYTES, (end - 1) // PART_BYTES + 1):
-            if self._parts[part] != PART_THERE:
-                return False
+        if not self._all_there:
+            for part in range(offset // PART_BYTES, (end - 1) // PART_BYTES + 1):
+                if self._parts[part] != PART_THERE:
+                    return False
         if shm_coarse_seconds() != self._parts_since_s:
             self._forget_parts()
             return False
@@ -327,11 +375,24 @@ cdef class Gate:
 
     cdef void _forget_parts(self) noexcept:
         memset(self._parts, 0, self._part_count)
+        self._all_there = False
         self._parts_since_s = shm_coarse_seconds()
+        if self._wire != NULL and not shm_tripwires_work():
+            self._remove_wire()
 
     cdef void _look_around(self, size_t offset) noexcept:
-        """Who reads from a part again will want to know about all of it: one look for many."""
+        """Who reads from a part again will want to know about all of it: one look for many.
+
+        The same for the whole file, when the looks so far have cost as much as that one will.
+        """
         cdef size_t part = offset // PART_BYTES, start = part * PART_BYTES
+        self._looks += 1
+        if self._looks > self._looks_for_all:
+            self._looks = 0
+            self._all_there = self._there(0, self.length) == 1
+            self._looks_for_all *= 2
+        if self._all_there:
+            return
         if self._part_wait:
             self._part_wait -= 1
         elif self._parts[part] == 0:
@@ -353,6 +414,11 @@ cdef class Gate:
         else:
             with nogil:
                 there = shm_there(self._fd, first, length, pages, self._doubt, &self._known)
+        if there == 3:
+            if shm_coarse_seconds() != self._parts_since_s:
+                self._forget_parts()
+            self._all_there = True
+            there = 1
         # Where a page was missing, others may be on their way.
         self._doubt = DOUBT if there == 0 or self.exact else max(0, self._doubt - 1)
         return there
@@ -438,10 +504,16 @@ cdef class Gate:
         self.misses = before.misses
         self.bytes_populated = before.bytes_populated
 
-    def doze(self):
-        """No need to be asked until a page is missing, or a long run of accesses is contiguous."""
+    def doze(self, size_t contiguous=WAKING_BYTES):
+        """No need to be asked until a page is missing, or so many bytes were read in a row."""
         self._awake = False
         self._contiguous = 0
+        self._waking = contiguous
+
+    cdef void _wake(self) noexcept:
+        self._awake = True
+        self._waking = WAKING_BYTES
 
     def __dealloc__(self):
+        self._remove_wire()
         free(self._parts)
