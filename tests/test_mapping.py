@@ -4,6 +4,7 @@ import errno
 import mmap
 import os
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -522,14 +523,17 @@ def test_other_threads_run_while_pages_fault_in():
     try:
         with open(path, "wb") as file:
             os.posix_fallocate(file.fileno(), 0, size)
-        stalls = []
-        # The machine may be busy with other things: the best of five.
+        # With the GIL held, others would stand still all the while. The machine may be busy with
+        # other things, so one of five will do; what is promised on a quiet one is among the bars.
+        found = []
         for _ in range(5):
             with policy.open(path) as mapping:
-                stalls.append(longest_stall(mapping.populate))
-            if stalls[-1] <= 0.015:
+                begin = time.perf_counter()
+                stall = longest_stall(mapping.populate)
+                found.append(stall / (time.perf_counter() - begin))
+            if found[-1] <= 0.5:
                 break
-        assert min(stalls) <= 0.015
+        assert min(found) <= 0.5
     finally:
         path.unlink()
 

@@ -8,6 +8,7 @@ from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
+from shmbench.native.reach cimport Reach
 from shmbench.native.views cimport part_of
 
 cdef extern from *:
@@ -24,7 +25,6 @@ cdef extern from *:
     #include <sys/uio.h>
     #include <time.h>
     #include <unistd.h>
-    #include "tripwire.h"
     #include "userfaultfd.h"
     #include "willneed.h"
     #ifndef MADV_POPULATE_READ
@@ -43,8 +43,8 @@ cdef extern from *:
                node.totalswap == 0;
     }
 
-    /* Are all bytes of the range in the page cache? 1, 0, -1: the file ends before, 2: not known,
-       3: the whole file is.
+    /* Are all bytes of the range in the page cache? 1, 0, -1: the file ends before (told where it
+       has to be looked up anyway), 2: not known, 3: the whole file is.
        cachestat also counts pages that are still being read; with `doubt`, preadv2 tells
        by RWF_NOWAIT whether the last one is among them. It comes second, since it would read a
        page that is not there, one by one. `known` is cleared where cachestat is refused (somebody
@@ -58,8 +58,6 @@ cdef extern from *:
             if (fstat(fd, &found)) return 0;
             if (found.st_size <= last) return -1;
             if (found.st_blocks * 512 >= found.st_size) return 3;
-        } else if (lseek(fd, 0, SEEK_END) <= last) {
-            return -1;
         }
         if (!*known) return 2;
         if (syscall(SYS_cachestat, fd, range, found, 0)) {
@@ -129,12 +127,6 @@ cdef extern from *:
         int fd, uint64_t first, uint64_t length, uint64_t pages, int doubt, int *known
     ) nogil
     int64_t lseek(int fd, int64_t offset, int whence) nogil
-    struct shm_tripwire:
-        pass
-    shm_tripwire *shm_tripwire_set(int fd, uint64_t offset) nogil
-    void shm_tripwire_remove(shm_tripwire *wire) nogil
-    bint shm_tripwire_holds(const shm_tripwire *wire) nogil
-    bint shm_tripwires_work() nogil
     uint64_t shm_now_ns() nogil
     long shm_coarse_seconds() nogil
     int shm_populate(uintptr_t address, size_t length, size_t page, int advice) nogil
@@ -149,9 +141,9 @@ cdef enum:
     PROMPT_NS = 30000  # a populate that takes longer had to wait for a device
     PROMPT_PAGE_NS = 2000
     PART_WAIT = 64  # accesses until the next look at a part, after one in vain
-    LOOK_PAGES = 128  # a look at one page costs as much as it takes to count so many
-    WIRE_AFTER = 16  # looks at the file's length, before a tripwire (two system calls) pays
-    WIRE_AGAIN = 1024
+    LOOK_NS = 500  # what a look at a page of the page cache costs
+    ALL_PARTS = 4  # looks at a page that are worth a look at all that costs so many times as much
+    DOUBT_FIRST = 16  # accesses to a new mapping: somebody else may be reading the file in
     DOUBT = 4096  # accesses after a miss; a kernel's read-ahead window may have 2048 pages
     LONG_PAGES = 1024  # from here on even a look at the page cache releases the GIL
 
@@ -193,6 +185,7 @@ cdef class Gate:
 
     Attributes:
         asking: whether `enter` ever answers ASK.
+        waking: bytes that are read in a row before it wakes by itself.
         exact: read-ahead is off: tell the kernel of long accesses as a whole.
         userfaultfd: that handles the mapping's minor faults, so that populating may fail without
             it; -1: none.
@@ -212,11 +205,11 @@ cdef class Gate:
     cdef size_t _starts[SPANS]
     cdef size_t _ends[SPANS]
     cdef bint _sure[SPANS]
-    cdef int _next_span, _part_wait, _wire_wait
+    cdef int _next_span, _part_wait
     cdef bint _all_there
+    cdef public size_t waking
     cdef size_t _last_start, _last_end, _contiguous, _waking, _part_count, _looks, _looks_for_all
-    cdef shm_tripwire *_wire
-    cdef size_t _wire_at  # bytes before it are there as long as the wire holds
+    cdef Reach _reach
     cdef unsigned char *_parts
     cdef long _parts_since_s
     cdef object _memory, _attend
@@ -237,13 +230,13 @@ cdef class Gate:
         self.length = length
         self._fd = fd
         self._known = SHM_ALWAYS_IN_MEMORY if shm_always_in_memory(fd) else 1
-        self._doubt = DOUBT
+        self._doubt = DOUBT_FIRST
         self._offset = offset
         self._page = sysconf(_SC_PAGESIZE)
         self._piece = piece_bytes
-        self._wire_wait = WIRE_AFTER
-        self._waking = WAKING_BYTES
-        self._looks_for_all = length // self._page // LOOK_PAGES
+        self._reach = Reach(fd, offset, length)
+        self._waking = self.waking = WAKING_BYTES
+        self._looks_for_all = 0  # not known yet
 
     cpdef int enter(self, int64_t start, int64_t count) except -1:
         """Bring bytes in, if they aren't there.
@@ -270,7 +263,7 @@ cdef class Gate:
         cdef bint known = self._parts_there(offset, end)
         cdef int span = SPANS if known and not self._awake else self._span(offset, end)
         if known or (span < SPANS and self._sure[span]):
-            there = self._reaches(end)
+            there = 1 if self._reach.reaches(end) else -1
         else:
             there = self._there(offset, length)
             if there == 1 and self._fd >= 0:
@@ -309,7 +302,7 @@ cdef class Gate:
         """From now on every access is OUTSIDE: the mapping has moved, or is closed."""
         self.length = 0
         self._memory = None
-        self._remove_wire()
+        self._reach.let_go()
 
     cdef int _bring(self, size_t offset, size_t length, bint missing) except -1:
         """Populate; where it isn't known whether pages are missing, the time it takes tells."""
@@ -331,36 +324,6 @@ cdef class Gate:
                 return i
         return SPANS
 
-    cdef int _reaches(self, size_t end) noexcept:
-        """1, or -1 where the file ends before."""
-        if self._fd < 0:
-            return 1
-        if self._wire != NULL and end <= self._wire_at:
-            if shm_tripwire_holds(self._wire):
-                return 1
-            self._remove_wire()  # for good: it isn't the file that it was
-        elif self._wire_wait:
-            self._wire_wait -= 1
-            if self._wire_wait == 0:
-                self._set_wire()
-        if <uint64_t>lseek(self._fd, 0, SEEK_END) < self._offset + end:
-            return -1
-        return 1
-
-    cdef void _set_wire(self) noexcept:
-        """At the last page, if it is in the page cache: the tripwire must never wait for a device."""
-        cdef uint64_t last = (self._offset + self.length - 1) & ~(self._page - 1)
-        if last > self._offset and self._there(last - self._offset, 1) != 1:
-            self._wire_wait = WIRE_AGAIN
-        elif last > self._offset:
-            self._wire = shm_tripwire_set(self._fd, last)
-            self._wire_at = last - self._offset
-
-    cdef void _remove_wire(self) noexcept:
-        if self._wire != NULL:
-            shm_tripwire_remove(self._wire)
-            self._wire = NULL
-
     cdef bint _parts_there(self, size_t offset, size_t end) noexcept:
         """Were the parts that hold these bytes all in memory, less than a second or so ago?"""
         cdef size_t part
@@ -377,8 +340,7 @@ cdef class Gate:
         memset(self._parts, 0, self._part_count)
         self._all_there = False
         self._parts_since_s = shm_coarse_seconds()
-        if self._wire != NULL and not shm_tripwires_work():
-            self._remove_wire()
+        self._reach.refresh()
 
     cdef void _look_around(self, size_t offset) noexcept:
         """Who reads from a part again will want to know about all of it: one look for many.
@@ -386,21 +348,33 @@ cdef class Gate:
         The same for the whole file, when the looks so far have cost as much as that one will.
         """
         cdef size_t part = offset // PART_BYTES, start = part * PART_BYTES
-        self._looks += 1
-        if self._looks > self._looks_for_all:
-            self._looks = 0
-            self._all_there = self._there(0, self.length) == 1
-            self._looks_for_all *= 2
         if self._all_there:
             return
-        if self._part_wait:
+        self._looks += 1
+        if self._looks_for_all and self._looks >= self._looks_for_all:
+            self._looks = 0
+            self._all_there = self._there(0, self.length) == 1
+            if not self._all_there:
+                self._looks_for_all *= 4
+        elif self._part_wait:
             self._part_wait -= 1
-        elif self._parts[part] == 0:
+        elif self._parts[part] == 0 and self._looks_for_all:
             self._parts[part] = PART_SEEN
-        elif self._there(start, min(<size_t>PART_BYTES, self.length - start)) == 1:
+        elif self._look_at_part(start, min(<size_t>PART_BYTES, self.length - start)):
             self._parts[part] = PART_THERE
         else:
             self._part_wait = PART_WAIT
+
+    cdef bint _look_at_part(self, size_t start, size_t length) noexcept:
+        """Whether all of it is in the page cache; learns what such a look costs."""
+        cdef uint64_t begin_ns = shm_now_ns(), elapsed_ns, all_ns
+        cdef bint found = self._there(start, length) == 1
+        if self._looks_for_all == 0:
+            # Large folios are counted a hundred times as fast as single pages.
+            elapsed_ns = shm_now_ns() - begin_ns
+            all_ns = (max(elapsed_ns, <uint64_t>(LOOK_NS + 100)) - LOOK_NS) * self._part_count
+            self._looks_for_all = 2 + all_ns // (LOOK_NS * ALL_PARTS)
+        return found
 
     cdef int _there(self, size_t offset, size_t length) noexcept:
         """1: in the page cache; 0: not all; 2: not known; -1: the file ends before."""
@@ -409,6 +383,8 @@ cdef class Gate:
         if self._fd < 0:
             return 2
         pages = (first + length - 1) // self._page - first // self._page + 1
+        if self._known != SHM_ALWAYS_IN_MEMORY and not self._reach.reaches(offset + length):
+            return -1
         if pages < LONG_PAGES:
             there = shm_there(self._fd, first, length, pages, self._doubt, &self._known)
         else:
@@ -466,6 +442,16 @@ cdef class Gate:
         advice = MADV_POPULATE_WRITE if write else MADV_POPULATE_READ
         return C_SHRUNK if self._populate(offset, length, advice) else C_READY
 
+    def expect_reads(self):
+        """Somebody has begun to read the file in: what the page cache has may not be there yet."""
+        self._doubt = DOUBT
+        self._forget_parts()
+
+    @property
+    def all_there(self) -> bool:
+        """Whether the whole file was found in the page cache, a second ago at most."""
+        return bool(self._all_there) and shm_coarse_seconds() == self._parts_since_s
+
     def there(self, size_t offset, size_t length) -> bool:
         """Are all these bytes in the page cache (False also where that can't be known)?"""
         return length > 0 and self._there(offset, length) == 1
@@ -504,16 +490,17 @@ cdef class Gate:
         self.misses = before.misses
         self.bytes_populated = before.bytes_populated
 
-    def doze(self, size_t contiguous=WAKING_BYTES):
-        """No need to be asked until a page is missing, or so many bytes were read in a row."""
+    def doze(self, size_t contiguous=0):
+        """No need to be asked until a page is missing, or so many bytes (or `waking`, if that is
+        more) were read in a row.
+        """
         self._awake = False
         self._contiguous = 0
-        self._waking = contiguous
+        self._waking = max(contiguous, self.waking)
 
     cdef void _wake(self) noexcept:
         self._awake = True
-        self._waking = WAKING_BYTES
+        self._waking = self.waking
 
     def __dealloc__(self):
-        self._remove_wire()
         free(self._parts)

@@ -10,6 +10,10 @@
 #ifndef SHM_TRIPWIRE_H
 #define SHM_TRIPWIRE_H
 
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+
 #include <errno.h>
 #include <linux/magic.h>
 #include <signal.h>
@@ -82,15 +86,22 @@ static int shm_is_local(int fd) {
     return 0;
 }
 
-/* A wire at the page of the file that begins at `offset`; NULL: it can't be had. */
-static struct shm_tripwire *shm_tripwire_set(int fd, uint64_t offset) {
+/* A wire at the page of the file that begins at `offset`; NULL: it can't be had, or not `now`,
+   since the page is not in memory, and a touch must not wait for a device. */
+static struct shm_tripwire *shm_tripwire_set(int fd, uint64_t offset, int *now) {
+    unsigned char there = 0;
+    *now = 1;
     if (!shm_is_local(fd) || !shm_tripwires_work()) return NULL;
     for (int i = 0; i < SHM_TRIPWIRES; i++) {
         struct shm_tripwire *wire = &shm_tripwires[i];
         if (wire->page) continue;
         void *page = mmap(NULL, shm_tripwire_page, PROT_READ, MAP_SHARED, fd, (off_t)offset);
         if (page == MAP_FAILED) return NULL;
-        madvise(page, shm_tripwire_page, MADV_RANDOM); /* should it ever have to be read in */
+        if (mincore(page, shm_tripwire_page, &there) || !(there & 1)) {
+            munmap(page, shm_tripwire_page);
+            *now = 0;
+            return NULL;
+        }
         wire->tripped = 0;
         wire->page = page;
         return wire;
@@ -109,4 +120,10 @@ static inline int shm_tripwire_holds(const struct shm_tripwire *wire) {
     (void)*wire->page;
     return !wire->tripped;
 }
+
+static inline int shm_reaches(int fd, uint64_t end) {
+    return (uint64_t)lseek(fd, 0, SEEK_END) >= end;
+}
+
+static inline size_t shm_page_bytes(void) { return (size_t)sysconf(_SC_PAGESIZE); }
 #endif

@@ -29,6 +29,10 @@ SURE_STRIDES = 8  # in a row, before read-ahead is off: a wrong MADV_RANDOM cost
 # a rotating disk's MiB (10 ms at 0.1 GB/s) only makes this late. When misses have taken as long as
 # reading all would, all is asked for: at most twice the time of the better one (ski rental).
 MISS_BYTES = 128 << 10
+# Bytes in a row that are there, before the law of the window is asked at all: who reads less must
+# not pay for a trial in vain. A page that is missing wakes it at once.
+WAKING_BYTES = 48 << 20
+TIMED_PAGES = 256  # of a window; what is asked in shorter ones is no measure
 NEVER = 1 << 62  # bytes in a row
 LOOK_WINDOWS, LOOK_ACCESSES = 8, 256  # between two looks at the page cache: 20 to 40 us each
 
@@ -164,7 +168,7 @@ class MapAhead:
         if not self._may_populate:
             self._rest(None)
             return False
-        if piece.pages < self.law.window_max:
+        if piece.pages < min(TIMED_PAGES, self.law.window_max):
             return False
         now_ns, pages = time.perf_counter_ns(), self.law.pages_advanced
         began_ns, began_pages = self._timed
@@ -190,7 +194,9 @@ class MapAhead:
         if self.law.windows < self._next_look:
             return
         self._next_look = self.law.windows + LOOK_WINDOWS
-        if piece.direction > 0:
+        if self._gate.all_there:
+            self._state = "warm"
+        elif piece.direction > 0:
             self._state = self._residency.sample(piece.first_page * PAGE_BYTES)
         else:
             end = (piece.first_page + piece.pages) * PAGE_BYTES

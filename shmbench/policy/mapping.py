@@ -17,7 +17,7 @@ from shmbench.native.gate import ASK, OUTSIDE, Gate
 from shmbench.native.memory import MADV_NORMAL, MADV_RANDOM, PAGE_BYTES
 from shmbench.native.prefetch import WILLNEED, Prefetcher
 from shmbench.policy import hints
-from shmbench.policy.ahead import MapAhead
+from shmbench.policy.ahead import WAKING_BYTES, MapAhead
 from shmbench.policy.backing import Backing
 from shmbench.policy.hint_table import Hint, Lasting
 from shmbench.policy.hints import HintLike, OnRefusal, Refusal, Strided
@@ -108,6 +108,9 @@ class Mapping:
         self.read = self._gate.read  # type: ignore[method-assign]
         self._gate.asking = size > 0 and self._kind in _WATCHING
         self._gate.exact = self._kind is Hint.RANDOM
+        if self._kind is Hint.AUTO and not self._always:
+            self._gate.waking = WAKING_BYTES
+            self._gate.doze()
         self._residency = Residency(
             backing.address - skew, size + skew, backing.fd, backing.file_offset - skew
         )
@@ -149,6 +152,7 @@ class Mapping:
         if self.size:
             skew = self.address % PAGE_BYTES
             self._helper.submit(self.address - skew, self.size + skew, WILLNEED)
+            self._gate.expect_reads()
 
     @property
     def path(self) -> str | None:
@@ -305,6 +309,8 @@ class Mapping:
         else:
             self._lasting = max(self._lasting, kind.lasting)
             refusal = hints.advise(self.address + offset, length, hint, on_refusal=on_refusal)
+        if kind is Hint.WILLNEED:
+            self._gate.expect_reads()
         if refusal is not None:
             self._refusals.append(refusal)
         return refusal
@@ -336,6 +342,8 @@ class Mapping:
                 for start, size in zip(starts, sizes, strict=True)
             ]
             return [refusal for refusal in found if refusal is not None]
+        if hints.hint_of(hint) is Hint.WILLNEED:
+            self._gate.expect_reads()
         self._lasting = max(self._lasting, lasting)
         ranges = [(self.address + start, size) for start, size in zip(starts, sizes, strict=True)]
         refused = hints.advise_many(ranges, hint, on_refusal=on_refusal)

@@ -16,7 +16,6 @@ class Trial:
         worse: a single window that takes so many times as long as without ends an attempt.
         samples: windows that are timed on either side.
         settle: windows left out after each change: what is ahead has to be reached first.
-        first: windows before the first attempt: who reads little must not pay for one in vain.
         pause: windows until the next attempt, doubled after each that fails.
         again: windows until an attempt that succeeded is repeated; other work on the node may
             have taken the helper's CPU meanwhile.
@@ -30,12 +29,11 @@ class Trial:
         worse: float = 1.15,
         samples: int = 3,
         settle: int = 2,
-        first: int = 12,
         pause: int = 16,
         again: int = 128,
     ) -> None:
         self._slow_ns, self._gain, self._worse = slow_ns, gain, worse
-        self._samples, self._settle, self._first = samples, settle, first
+        self._samples, self._settle = samples, settle
         self._pause, self._pause_max, self._again = pause, 64 * pause, again
         self._without: list[float] = []
         self._with: list[float] = []
@@ -53,8 +51,7 @@ class Trial:
             self._without.append(ns_a_page)
             if min(self._without) < self._slow_ns:
                 self._give_up()
-            elif len(self._without) >= max(self._samples, self._first):
-                self._first = 0
+            elif len(self._without) == self._samples:
                 self._turn(True, self._settle)
         return self.on
 
