@@ -29,9 +29,6 @@ SURE_STRIDES = 8  # in a row, before read-ahead is off: a wrong MADV_RANDOM cost
 # a rotating disk's MiB (10 ms at 0.1 GB/s) only makes this late. When misses have taken as long as
 # reading all would, all is asked for: at most twice the time of the better one (ski rental).
 MISS_BYTES = 128 << 10
-# Bytes in a row that are there, before the law of the window is asked at all: who reads less must
-# not pay for a trial in vain. A page that is missing wakes it at once.
-WAKING_BYTES = 48 << 20
 TIMED_PAGES = 256  # of a window; what is asked in shorter ones is no measure
 NEVER = 1 << 62  # bytes in a row
 LOOK_WINDOWS, LOOK_ACCESSES = 8, 256  # between two looks at the page cache: 20 to 40 us each

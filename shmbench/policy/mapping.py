@@ -17,7 +17,7 @@ from shmbench.native.gate import ASK, OUTSIDE, Gate
 from shmbench.native.memory import MADV_NORMAL, MADV_RANDOM, PAGE_BYTES
 from shmbench.native.prefetch import WILLNEED, Prefetcher
 from shmbench.policy import hints
-from shmbench.policy.ahead import WAKING_BYTES, MapAhead
+from shmbench.policy.ahead import MapAhead
 from shmbench.policy.backing import Backing
 from shmbench.policy.hint_table import Hint, Lasting
 from shmbench.policy.hints import HintLike, OnRefusal, Refusal, Strided
@@ -109,7 +109,7 @@ class Mapping:
         self._gate.asking = size > 0 and self._kind in _WATCHING
         self._gate.exact = self._kind is Hint.RANDOM
         if self._kind is Hint.AUTO and not self._always:
-            self._gate.waking = WAKING_BYTES
+            self._gate.waking = self._settings.warm_after_bytes
             self._gate.doze()
         self._residency = Residency(
             backing.address - skew, size + skew, backing.fd, backing.file_offset - skew

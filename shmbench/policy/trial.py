@@ -9,8 +9,8 @@ class Trial:
     """Is populating ahead worth it? It compares the time a page with and without, again and again.
 
     Args:
-        slow_ns: a page must take so long without: 300 of it are the fault that would be saved, and
-            the helper thread, which takes 300 to 450 ns a page, must be faster than the rest.
+        slow_ns: a page must take so long without; below, the helper thread is the bottleneck, which
+            takes 270 ns a page of tmpfs and more.
         gain: the time with (median), as a part of the time without (shortest), that is good
             enough: in doubt, without.
         worse: a single window that takes so many times as long as without ends an attempt.
@@ -24,7 +24,7 @@ class Trial:
     def __init__(
         self,
         *,
-        slow_ns: float = 700.0,
+        slow_ns: float = 360.0,
         gain: float = 0.95,
         worse: float = 1.15,
         samples: int = 3,
