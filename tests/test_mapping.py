@@ -450,6 +450,16 @@ def test_random_reads_of_a_cold_file_turn_read_ahead_off_and_a_stream_turns_it_o
         assert mapping.stats().read_ahead
 
 
+def test_the_first_read_of_a_large_cold_file_is_random_until_a_second_one_follows_it(tmp_path):
+    path, _ = cold_file(tmp_path, 64 << 20)
+    with policy.open(path) as mapping:
+        for offset in (40 << 20, 8 << 20):
+            mapping.read(offset, PAGE)
+            assert not mapping.stats().read_ahead
+            mapping.read(offset + PAGE, PAGE)
+            assert mapping.stats().read_ahead
+
+
 def test_random_reads_of_a_cold_file_that_go_on_for_long_ask_for_all_of_it(tmp_path):
     size = 32 << 20
     path, content = cold_file(tmp_path, size)

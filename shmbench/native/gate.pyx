@@ -142,7 +142,9 @@ cdef enum:
     PROMPT_PAGE_NS = 2000
     PART_WAIT = 64  # accesses until the next look at a part, after one in vain
     LOOK_NS = 500  # what a look at a page of the page cache costs
-    ALL_PARTS = 4  # looks at a page that are worth a look at all that costs so many times as much
+    ALL_LOOKS = 8  # a look at all may cost so many times as much as those that have led to it
+    PRICED_LOOK = 3  # the one that learns what a look costs
+    PRICED_PARTS = 16
     DOUBT_FIRST = 16  # accesses to a new mapping: somebody else may be reading the file in
     DOUBT = 4096  # accesses after a miss; a kernel's read-ahead window may have 2048 pages
     LONG_PAGES = 1024  # from here on even a look at the page cache releases the GIL
@@ -347,7 +349,7 @@ cdef class Gate:
 
         The same for the whole file, when the looks so far have cost as much as that one will.
         """
-        cdef size_t part = offset // PART_BYTES, start = part * PART_BYTES
+        cdef size_t part = offset // PART_BYTES
         if self._all_there:
             return
         self._looks += 1
@@ -358,23 +360,30 @@ cdef class Gate:
                 self._looks_for_all *= 4
         elif self._part_wait:
             self._part_wait -= 1
-        elif self._parts[part] == 0 and self._looks_for_all:
+        elif self._looks_for_all == 0 and self._looks == PRICED_LOOK:
+            self._price_looks(part)
+        elif self._parts[part] == 0:
             self._parts[part] = PART_SEEN
-        elif self._look_at_part(start, min(<size_t>PART_BYTES, self.length - start)):
-            self._parts[part] = PART_THERE
+        else:
+            self._look_at_parts(part, 1)
+
+    cdef void _price_looks(self, size_t part) noexcept:
+        """Learn what a look costs: large folios are counted a hundred times as fast as pages."""
+        cdef uint64_t begin_ns = shm_now_ns(), elapsed_ns, all_ns
+        cdef size_t count = self._look_at_parts(part, PRICED_PARTS)
+        elapsed_ns = max(shm_now_ns() - begin_ns, <uint64_t>LOOK_NS) - LOOK_NS
+        all_ns = elapsed_ns * self._part_count // count
+        self._looks_for_all = self._looks + 1 + all_ns // (LOOK_NS * ALL_LOOKS)
+
+    cdef size_t _look_at_parts(self, size_t part, size_t count) noexcept:
+        """Are these parts in the page cache? Gives how many were looked at."""
+        cdef size_t start = part * PART_BYTES
+        count = min(count, self._part_count - part)
+        if self._there(start, min(count * PART_BYTES, self.length - start)) == 1:
+            memset(self._parts + part, PART_THERE, count)
         else:
             self._part_wait = PART_WAIT
-
-    cdef bint _look_at_part(self, size_t start, size_t length) noexcept:
-        """Whether all of it is in the page cache; learns what such a look costs."""
-        cdef uint64_t begin_ns = shm_now_ns(), elapsed_ns, all_ns
-        cdef bint found = self._there(start, length) == 1
-        if self._looks_for_all == 0:
-            # Large folios are counted a hundred times as fast as single pages.
-            elapsed_ns = shm_now_ns() - begin_ns
-            all_ns = (max(elapsed_ns, <uint64_t>(LOOK_NS + 100)) - LOOK_NS) * self._part_count
-            self._looks_for_all = 2 + all_ns // (LOOK_NS * ALL_PARTS)
-        return found
+        return count
 
     cdef int _there(self, size_t offset, size_t length) noexcept:
         """1: in the page cache; 0: not all; 2: not known; -1: the file ends before."""

@@ -40,7 +40,7 @@ static void shm_on_sigbus(int number, siginfo_t *info, void *context) {
     unsigned char *page = (unsigned char *)((uintptr_t)info->si_addr & ~(shm_tripwire_page - 1));
     for (int i = 0; raised && i < SHM_TRIPWIRES; i++) {
         struct shm_tripwire *wire = &shm_tripwires[i];
-        if (wire->page != page) continue;
+        if (!page || wire->page != page) continue;
         int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
         if (mmap(page, shm_tripwire_page, PROT_READ, flags, -1, 0) == MAP_FAILED) break;
         wire->tripped = 1;

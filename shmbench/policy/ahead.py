@@ -29,6 +29,9 @@ SURE_STRIDES = 8  # in a row, before read-ahead is off: a wrong MADV_RANDOM cost
 # a rotating disk's MiB (10 ms at 0.1 GB/s) only makes this late. When misses have taken as long as
 # reading all would, all is asked for: at most twice the time of the better one (ski rental).
 MISS_BYTES = 128 << 10
+# Of a file so large, the kernel reads megabytes around each page that is missing, until access is
+# known to be random; so it is taken to be, until the first stream is seen: two accesses later.
+EARLY_BYTES = 64 << 20
 TIMED_PAGES = 256  # of a window; what is asked in shorter ones is no measure
 NEVER = 1 << 62  # bytes in a row
 LOOK_WINDOWS, LOOK_ACCESSES = 8, 256  # between two looks at the page cache: 20 to 40 us each
@@ -103,7 +106,8 @@ class MapAhead:
         self._set_read_ahead(True)
 
     def _random(self) -> None:
-        if not self.law.random:
+        early = self._gate.length >= EARLY_BYTES and self.law.accesses <= self.law.random_after
+        if not self.law.random and not early:
             return
         if self.read_ahead or self.law.accesses >= self._next_random_look:
             self._next_random_look = self.law.accesses + LOOK_ACCESSES
