@@ -89,9 +89,7 @@ def holds(tmp_path: Path, check: Callable[[dict[str, Row]], bool], *arguments: s
         run(tmp_path, *arguments)
         found = rows(load(tmp_path / "run.json").results)
         text = "; ".join(row.shown() for row in found.values())
-        held = check(found)
-        print(f"\n{'holds' if held else 'FAILS'}: {text}")
-        return held, text
+        return check(found), text
 
     holds_in_one_of(TRIES, attempt)
 
@@ -192,7 +190,7 @@ def test_reopening_a_small_file_beats_mmap_and_read(tmp_path: Path) -> None:
         mapped, read = found["reopen first_bytes"], found["reopen read_call"].by["none"]
         against_read = speedup(read, mapped.by["mapping_cache"])
         assert against_read is not None
-        print(f"\nagainst open().read(): {against_read.ratio:.2f} {against_read.interval}")
+        print(f"against open().read(): {against_read.ratio:.2f} {against_read.interval}")
         return mapped.times("mapping_cache") >= 3 and against_read.ratio >= 2
 
     holds(
@@ -228,7 +226,6 @@ def test_a_thread_that_counts_goes_on_while_a_gibibyte_is_prefaulted(tmp_path: P
             with policy.open(path) as mapping:
                 stall = longest_stall(mapping.populate)
             text = f"longest stall {stall * 1e3:.1f} ms, while nothing is done {idle * 1e3:.1f} ms"
-            print(f"\n{text}")
             return stall <= 0.015, text
 
         holds_in_one_of(5, attempt)
