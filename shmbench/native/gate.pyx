@@ -140,7 +140,7 @@ cdef enum:
     PART_BYTES = 1 << 20  # what is looked at as a whole once it has been read from twice
     PROMPT_NS = 30000  # a populate that takes longer had to wait for a device
     PROMPT_PAGE_NS = 2000
-    PART_WAIT = 64  # accesses until the next look at a part, after one in vain
+    PART_WAIT = 32  # accesses until the next look at a part, after one in vain
     LOOK_NS = 500  # what a look at a page of the page cache costs
     ALL_LOOKS = 8  # a look at all may cost so many times as much as those that have led to it
     PRICED_LOOK = 3  # the one that learns what a look costs
@@ -315,7 +315,6 @@ cdef class Gate:
         if missing:
             self.misses += 1
             self._wake()
-            self._forget_parts()
         return status
 
     cdef int _span(self, size_t offset, size_t end) noexcept:
