@@ -437,6 +437,24 @@ def cold_file(tmp_path, size):
     return path, content
 
 
+@pytest.fixture
+def _small_is_large(monkeypatch):
+    """What is done about large files only is done about those of 32 MiB, too."""
+    monkeypatch.setattr("shmbench.policy.ahead.LARGE_BYTES", 32 << 20)
+
+
+def test_random_reads_of_a_small_cold_file_are_left_to_the_kernel(tmp_path):
+    size = 32 << 20
+    path, content = cold_file(tmp_path, size)
+    with policy.open(path) as mapping:
+        for offset in (np.random.default_rng(3).integers(0, size // PAGE, 99) * PAGE).tolist():
+            assert mapping.read(offset, PAGE) == content[offset : offset + PAGE]
+        stats = mapping.stats()
+    assert stats.read_ahead
+    assert stats.bytes_asked["willneed"] == 0
+
+
+@pytest.mark.usefixtures("_small_is_large")
 def test_random_reads_of_a_cold_file_turn_read_ahead_off_and_a_stream_turns_it_on(tmp_path):
     size = 64 << 20
     path, content = cold_file(tmp_path, size)
@@ -450,6 +468,7 @@ def test_random_reads_of_a_cold_file_turn_read_ahead_off_and_a_stream_turns_it_o
         assert mapping.stats().read_ahead
 
 
+@pytest.mark.usefixtures("_small_is_large")
 def test_the_first_read_of_a_large_cold_file_is_random_until_a_second_one_follows_it(tmp_path):
     path, _ = cold_file(tmp_path, 64 << 20)
     with policy.open(path) as mapping:
@@ -460,6 +479,7 @@ def test_the_first_read_of_a_large_cold_file_is_random_until_a_second_one_follow
             assert mapping.stats().read_ahead
 
 
+@pytest.mark.usefixtures("_small_is_large")
 def test_random_reads_of_a_cold_file_that_go_on_for_long_ask_for_all_of_it(tmp_path):
     size = 32 << 20
     path, content = cold_file(tmp_path, size)
@@ -475,6 +495,7 @@ def test_random_reads_of_a_cold_file_that_go_on_for_long_ask_for_all_of_it(tmp_p
     assert stats.misses < len(order) // 4
 
 
+@pytest.mark.usefixtures("_small_is_large")
 def test_more_than_memory_holds_is_never_asked_for_as_a_whole(tmp_path, monkeypatch):
     monkeypatch.setattr("shmbench.policy.ahead.memory_to_spare", lambda: (32 << 20) - 1)
     size = 32 << 20

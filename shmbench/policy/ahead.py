@@ -5,7 +5,7 @@
 | sequential or backwards, cold | nothing: the kernel's read-ahead is good | 5 to 8 us a page |
 | sequential, warm | POPULATE_READ on another CPU, while that makes it faster | 1.4 to 1.7 times |
 | strides, cold | read-ahead off; WILLNEED of up to 512 steps ahead | 4 to 30 times |
-| random, cold | read-ahead off, until streams win again | 5 to 9 times |
+| random, cold, 256 MiB and more | read-ahead off, until streams win again | 3 to 9 times |
 | random, cold, for long | all of the file is asked for, where it fits into memory | |
 | strides or random, warm | nothing, not even watching, until a page is missing | |
 """
@@ -29,9 +29,10 @@ SURE_STRIDES = 8  # in a row, before read-ahead is off: a wrong MADV_RANDOM cost
 # a rotating disk's MiB (10 ms at 0.1 GB/s) only makes this late. When misses have taken as long as
 # reading all would, all is asked for: at most twice the time of the better one (ski rental).
 MISS_BYTES = 128 << 10
-# Of a file so large, the kernel reads megabytes around each page that is missing, until access is
-# known to be random; so it is taken to be, until the first stream is seen: two accesses later.
-EARLY_BYTES = 64 << 20
+# A smaller file is in memory as a whole after some dozen of the kernel's read-arounds (8 MiB here):
+# no read-ahead made 2048 random reads of 64 MiB half as fast. For a larger one it is off at once,
+# until the first stream is seen, two accesses later.
+LARGE_BYTES = 256 << 20
 TIMED_PAGES = 256  # of a window; what is asked in shorter ones is no measure
 NEVER = 1 << 62  # bytes in a row
 LOOK_WINDOWS, LOOK_ACCESSES = 8, 256  # between two looks at the page cache: 20 to 40 us each
@@ -106,8 +107,13 @@ class MapAhead:
         self._set_read_ahead(True)
 
     def _random(self) -> None:
-        early = self._gate.length >= EARLY_BYTES and self.law.accesses <= self.law.random_after
+        large = self._gate.length >= LARGE_BYTES
+        early = large and self.law.accesses <= self.law.random_after
         if not self.law.random and not early:
+            return
+        if not large:
+            self._set_read_ahead(True)
+            self._gate.doze()
             return
         if self.read_ahead or self.law.accesses >= self._next_random_look:
             self._next_random_look = self.law.accesses + LOOK_ACCESSES
