@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pytest
+from bar_harness import ROOT, holds_in_one_of, run
 from needs import need
 
 from shmbench.measure.distance import alike
 
-ROOT = Path(__file__).parent.parent
 pytestmark = [pytest.mark.bar, pytest.mark.timeout(900)]
 
 # Two flags in two cache lines, passed to and fro by two pinned processes; prints ns one way.
@@ -83,32 +81,6 @@ def two_cpus() -> tuple[int, int]:
     allowed = sorted(os.sched_getaffinity(0))
     need(len(allowed) >= 2, "this needs two CPUs", "run it on a machine with two")
     return allowed[0], allowed[1]
-
-
-def run(tmp_path: Path, *arguments: str, package: Path = ROOT) -> list[dict[str, Any]]:
-    """The results of `shmbench run`, by the package in that folder."""
-    output = tmp_path / "run.json"
-    subprocess.run(
-        [sys.executable, "-m", "shmbench", "run", *arguments, "--output", output],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(package)},
-        cwd=tmp_path,
-    )
-    results: list[dict[str, Any]] = json.loads(output.read_text())["results"]
-    return results
-
-
-def holds_in_one_of(tries: int, attempt: Callable[[], tuple[bool, str]]) -> None:
-    """On a shared machine a bar counts as held when one try of several holds it; all are shown."""
-    seen = []
-    for number in range(1, tries + 1):
-        held, what = attempt()
-        seen.append(what)
-        print(f"try {number} of {tries}: {'held' if held else 'not held'}: {what}")
-        if held:
-            return
-    pytest.fail("; ".join(seen))
 
 
 @pytest.fixture(scope="module")
