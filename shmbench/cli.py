@@ -16,6 +16,7 @@ from shmbench.errors import ResultFormatError, ShmbenchError, Unavailable, Usage
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from shmbench.peers import Peer
     from shmbench.results import ResultFile
 
 _LOG_WIDTH = 180  # where there is no terminal to ask
@@ -100,6 +101,10 @@ def cli() -> None:
 @click.option(
     "--one-node-at-a-time", is_flag=True, help="Of several nodes, one after the other measures."
 )
+@click.option(
+    "--across-nodes", is_flag=True, help="Also between the job's nodes, over the channels of MPI."
+)
+@click.option("--like", help="As this benchmark of OSU or IMB, e.g. osu_latency or PingPong.")
 @click.option("--driver", type=click.Choice(["native", "python"]), help="Only this driver.")
 @click.option(
     "--pages", callback=_names, help="untouched, prefault, thp, hugetlb; default: by region."
@@ -130,10 +135,12 @@ def run(suite: str | None, output: Path | None, launcher: str | None, **options:
     from shmbench.session import measure
 
     _check_output(output)
-    in_turn = options.pop("one_node_at_a_time")
+    of_mpi = {name: options.pop(name) for name in _OF_MPI}
     if _over_mpi(launcher, suite, options["ranks"]):
-        _run_in_job(suite, output, in_turn, options)
+        _run_in_job(suite, output, of_mpi, options)
         return
+    for name in (name for name, value in of_mpi.items() if value):
+        raise UsageError(f"--{name.replace('_', '-')} is about MPI ranks", "add --launcher mpi")
     axes = {name: options.pop(name) for name in list(options) if name not in _EFFORT}
     _show_run(measure(suite, axes, output=output, **options), output)
 
@@ -161,23 +168,58 @@ def _over_mpi(launcher: str | None, suite: str | None, ranks: int | None) -> boo
 
 
 def _run_in_job(
-    suite: str | None, output: Path | None, in_turn: bool, options: dict[str, Any]
+    suite: str | None, output: Path | None, of_mpi: dict[str, Any], options: dict[str, Any]
 ) -> None:
     """What each rank of an MPI job does; the first shows the results of all nodes."""
     from shmbench.job import Job, run_job
-    from shmbench.session import measure
+    from shmbench.session_mpi import Wanted, measure
 
     options.pop("ranks")  # of the job; a case has as many as it can use
     axes = {name: options.pop(name) for name in list(options) if name not in _EFFORT}
     if suite is None and not any(axes.values()):
         suite = "mpi"
 
+    like = _peer(of_mpi["like"], axes)
+    wanted = Wanted(suite, axes, of_mpi["one_node_at_a_time"], of_mpi["across_nodes"], like)
+
     def lead(job: Job) -> None:
-        file = measure(suite, axes, output=output, job=job, in_turn=in_turn, **options)
-        if job.is_first:
+        file = measure(job, wanted, output, **options)
+        if job.is_first and like is not None:
+            _show_like(like, file)
+        elif job.is_first:
             _show_run(file, output)
 
     run_job(output, options["timeout_s"], lead)
+
+
+def _peer(name: str | None, axes: dict[str, Any]) -> Peer | None:
+    """The benchmark of others that is to be measured; it says what to measure, all but sizes."""
+    from shmbench.peers import peer_named
+
+    if name is None:
+        return None
+    for axis, value in axes.items():
+        if value is not None and axis not in ("sizes", "placements"):
+            raise UsageError(
+                f"--like {name} says itself what it measures: {axis} can't be chosen",
+                "choose with --size, --placement and --ranks only, or leave --like out",
+            )
+    return peer_named(name)
+
+
+def _show_like(peer: Peer, file: ResultFile) -> None:
+    """What that benchmark would have printed, for each host."""
+    from shmbench.report.peers import lines
+
+    for host in dict.fromkeys(result.host for result in file.results):
+        of_host = [result for result in file.results if result.host == host]
+        for line in lines(peer, of_host):
+            click.echo(line)
+    errors = [result.error for result in file.results if result.error]
+    for error in errors:
+        click.echo(f"shmbench: {error.message}; {error.remedy or ''}", err=True)
+    if errors or file.plan["interrupted"]:
+        sys.exit(1)
 
 
 def _show_run(file: ResultFile, output: Path | None) -> None:
@@ -191,6 +233,7 @@ def _show_run(file: ResultFile, output: Path | None) -> None:
 
 
 _EFFORT = ("budget_s", "timeout_s", "quick")
+_OF_MPI = ("one_node_at_a_time", "across_nodes", "like")
 
 
 def _check_output(output: Path | None) -> None:

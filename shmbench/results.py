@@ -69,6 +69,9 @@ class Result(msgspec.Struct, kw_only=True):
         hand_over: seconds of a cache line's way between the first two ranks' CPUs, beside these
             samples: how far apart the machine had them.
         mpi: which MPI the ranks belonged to: vendor, version, library, provider, job size.
+        figures: what else was measured, by name, one value for each of the samples: "_s" are
+            seconds per operation, "_share" are of 1. By the ranks' own clocks: "fastest_rank_s",
+            "mean_rank_s", "slowest_rank_s".
     """
 
     workload: str
@@ -107,6 +110,7 @@ class Result(msgspec.Struct, kw_only=True):
     hand_over: float | None = None
     mpi: dict[str, Any] | None = None
     groups: int = 0
+    figures: dict[str, list[float]] = {}
 
     def case(self) -> Case:
         """The case that was measured; two results are of the same thing when theirs are equal."""

@@ -14,12 +14,13 @@ PACKAGE = Path(__file__).parent.parent / "shmbench"
 # From the top to the bottom; a layer may import from those below it, and from itself.
 LAYERS = (
     ("cli", "__main__"),
-    ("session", "catalogue"),
+    ("session", "session_mpi", "catalogue"),
     ("report", "compare", "doctor"),
     ("tune",),
     ("runner",),
-    ("worker", "job", "watchdog"),
+    ("worker", "job", "across", "watchdog"),
     ("trial",),
+    ("peers",),
     ("suites", "clean"),
     ("limits",),
     ("workloads",),

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from shmbench import machine
+from shmbench import machine, peers
 from shmbench.errors import Unavailable
 from shmbench.report import text
 from shmbench.report.figures import figures
@@ -75,6 +75,7 @@ _COLUMNS = (
     _Column("first touch", lambda r: "" if r.first_touch is None else f"rank {r.first_touch}"),
     _Column("window", lambda result: str(result.window or ""), lambda result: result.window),
     _Column("copies", lambda r: "" if r.copies is None else str(r.copies), lambda r: r.copies),
+    _Column("also", text.further),
     _Column("launcher", lambda result: result.launcher),
     _Column("groups", lambda result: str(result.groups), lambda result: result.groups),
     _Column("flags", lambda result: " ".join(result.flags)),
@@ -111,6 +112,7 @@ def write_report(files: Sequence[ResultFile], path: Path) -> None:
         legend=text.legend(
             flag for file in files for result in file.results for flag in result.flags
         ),
+        peers=peers.table() if any(run.by_mpi() for run in runs) else [],
         plots=_interleaved([run.plots() for run in runs]),
         columns=_filled_columns(runs),
         plotlyjs=get_plotlyjs(),
@@ -130,6 +132,10 @@ class _Run:
         self.label = f"{self.host} · {_date(file.created)}"
         self.failed = [result for result in file.results if result.error is not None]
         self.flagged = sum(bool(result.flags) for result in file.results)
+
+    def by_mpi(self) -> bool:
+        """Were any ranks an MPI job's?"""
+        return any(result.launcher == "mpi" for result in self.file.results)
 
     def facts(self) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
         """The machine's facts that are known: those at the top, and the others."""

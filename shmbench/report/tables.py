@@ -30,6 +30,7 @@ STYLES = {
 
 _SPEEDUP = "speed-up"
 _NUMBERS = {"size", "median", "interval", "p99", "rate", "of limit", "base", "new", "ratio"}
+_NUMBERS |= {"hidden", "rank 0"}
 _NUMBERS |= {_SPEEDUP}
 _PROSE = {"case", "error", "meaning"}
 
@@ -68,6 +69,8 @@ _FIGURES: tuple[Column, ...] = (
     ("p99", lambda result: text.percentile(result, "p99")),
     ("rate", text.rate),
     ("of limit", text.of_limit),
+    ("hidden", lambda result: text.figure(result, "hidden_share")),
+    ("rank 0", lambda result: text.figure(result, "rank_0_s")),
 )
 
 
