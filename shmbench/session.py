@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import fields, replace
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from typing import Any, Protocol, Self
 
 from shmbench import __version__, machine
 from shmbench.cases import CACHES
+from shmbench.doctor import as_dicts, checks
 from shmbench.errors import UsageError
 from shmbench.job import Job
 from shmbench.measure.placement import Topology, read_topology
@@ -20,7 +22,7 @@ from shmbench.measure.stopping import StoppingRule
 from shmbench.native.clock import clock_cost_ns, clock_step_ns
 from shmbench.regions import PAGES, REGIONS
 from shmbench.registry import nearest
-from shmbench.results import SCHEMA, ResultFile, save
+from shmbench.results import SCHEMA, Result, ResultFile, save
 from shmbench.runner import Effort, Run
 from shmbench.suites import SUITES, Plan, Selection, plan, suite
 from shmbench.worker import Worker
@@ -173,6 +175,7 @@ def measure(
     budget_s: float | None,
     timeout_s: float,
     quick: bool,
+    doctor: bool = False,
     job: Job | None = None,
     in_turn: bool = False,
 ) -> ResultFile:
@@ -181,6 +184,7 @@ def measure(
     Args:
         name: of the suite; None: what the axes choose, or quick where they choose nothing.
         axes: fields of Selection; those that are None are left as they are.
+        doctor: ask the doctor first, and keep what it finds in the result file.
         job: the MPI job whose ranks measure; None: processes that a worker forks.
         in_turn: of the job's nodes, one after the other measures.
 
@@ -199,6 +203,8 @@ def measure(
         raise UsageError("nothing to measure: no case fits all options", _why_nothing(chosen))
     effort = Effort(timeout_s=timeout_s, **_effort(name, given, budget_s, quick))
     file = _new_file(name, axes, effort, chosen)
+    if doctor:
+        file.doctor = as_dicts(checks())
     if job is None:
         with Worker() as worker:
             _measure(file, chosen, topology, effort, output, worker)
@@ -241,6 +247,40 @@ def _new_file(name: str | None, axes: dict[str, Any], effort: Effort, chosen: Pl
     )
 
 
+class _Record:
+    """Keeps the result file up to date: after each round, and between trials now and then.
+
+    So a kill costs little of what was measured, and keeping costs little of the time.
+
+    Args:
+        gather: the results so far.
+        write: keeps the file.
+    """
+
+    def __init__(
+        self, file: ResultFile, gather: Callable[[], list[Result]], write: Callable[[], None]
+    ) -> None:
+        self._file = file
+        self._gather = gather
+        self._write = write
+        self._start = self._at = time.monotonic()
+        self._cost_s = 0.0
+
+    def keep(self) -> None:
+        """Bring the file up to date."""
+        before = time.monotonic()
+        self._file.results = self._gather()
+        self._file.plan["elapsed_s"] = round(before - self._start, 1)
+        self._write()
+        self._at = time.monotonic()
+        self._cost_s = self._at - before
+
+    def keep_if_due(self) -> None:
+        """... where it takes a small part of the time."""
+        if time.monotonic() - self._at > _CHECKPOINTS_APART * self._cost_s:
+            self.keep()
+
+
 def _measure(
     file: ResultFile,
     chosen: Plan,
@@ -249,52 +289,47 @@ def _measure(
     output: Path | None,
     worker: Worker,
 ) -> None:
-    start = time.monotonic()
     progress = shown_progress()
 
-    def checkpoint() -> None:
-        file.results = session.results()
-        file.plan["elapsed_s"] = round(time.monotonic() - start, 1)
+    def explain(share: float, label: str) -> None:
+        record.keep_if_due()
+        progress.show(share, label)
+
+    def write() -> None:
         if output is not None:
             save(file, output)
 
-    session = Run(chosen.cases, topology, effort, explain=progress.show, checkpoint=checkpoint)
+    session = Run(chosen.cases, topology, effort, explain=explain, checkpoint=lambda: record.keep())
+    record = _Record(file, session.results, write)
     with suppress(KeyboardInterrupt), progress:
         session.measure(worker)
         file.plan["interrupted"] = False
-    checkpoint()
+    record.keep()
 
 
 def _measure_in_job(
     file: ResultFile, chosen: Plan, effort: Effort, output: Path | None, job: Job
 ) -> None:
-    """As `_measure`, but what is done is kept after each trial: the death of any rank ends all."""
-    start = time.monotonic()
+    """As `_measure`; the file has what the other nodes have told so far, too."""
     progress = _Lines()
-    checkpoint_s, checkpoint_at = 0.0, start
-
-    def checkpoint() -> None:
-        nonlocal checkpoint_s, checkpoint_at
-        before = time.monotonic()
-        own = job.annotate(session.results())
-        file.results = job.exchange(own, last=False)
-        file.plan["elapsed_s"] = round(before - start, 1)
-        _save_in_job(file, output, job)
-        checkpoint_at = time.monotonic()
-        checkpoint_s = checkpoint_at - before
 
     def explain(share: float, label: str) -> None:
-        if time.monotonic() - checkpoint_at > _CHECKPOINTS_APART * checkpoint_s:
-            checkpoint()
+        record.keep_if_due()
         if job.is_first:
             progress.show(share, label)
 
-    session = Run(chosen.cases, job.topology, effort, explain=explain, checkpoint=checkpoint)
+    def gather() -> list[Result]:
+        return job.exchange(job.annotate(session.results()), last=False)
+
+    session = Run(
+        chosen.cases, job.topology, effort, explain=explain, checkpoint=lambda: record.keep()
+    )
+    record = _Record(file, gather, lambda: _save_in_job(file, output, job))
     file.plan["mpi"] = {**job.mpi, "nodes": job.node.count}
     with suppress(KeyboardInterrupt), progress:
         session.measure(job)
         file.plan["interrupted"] = False
-    checkpoint()
+    record.keep()
     file.results = job.annotate(session.results())
 
 

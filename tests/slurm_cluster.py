@@ -195,7 +195,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    os.chmod(directory, 0o755)
+    directory.chmod(0o755)
     try:
         with _running(directory):
             print(f"export SLURM_CONF={directory}/slurm.conf", flush=True)

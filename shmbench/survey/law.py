@@ -151,7 +151,7 @@ def _heavy_limit(standing: Array, judgements: int, rule: Rule) -> float:
     weights = np.mean(np.log(largest[:count] / largest[count]), axis=0)
     inverse = float(np.clip(np.nanmedian(weights), *_TAIL_BOUNDS))
     base = float(np.nanmedian(largest[count]))
-    return base * ((count + 0.5) / nodes * rare) ** inverse
+    return float(base * ((count + 0.5) / nodes * rare) ** inverse)
 
 
 def _verdicts(apart: Array, spread: Array, limit: float, rule: Rule) -> Verdicts:
