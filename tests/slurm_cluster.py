@@ -158,6 +158,9 @@ def _running(directory: Path) -> Iterator[None]:
             if command[0] == "munged":
                 _await(directory / "munge.socket")
         _await_nodes(environment)
+        # Orphans come to us, and are reaped by the kernel, as an init would; not before all daemons
+        # run, because they would inherit it.
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         yield
     finally:
         _kill_descendants()
@@ -177,16 +180,15 @@ def _children() -> list[int]:
 
 
 def _kill_descendants() -> None:
-    """Orphans come to us (subreaper), so killing children until there are none gets all."""
+    """Orphans become our children (subreaper): killing those until there are none gets all."""
     deadline = time.monotonic() + _GONE_S
     while time.monotonic() < deadline:
         for pid in _children():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        try:
-            os.waitpid(-1, 0)
-        except ChildProcessError:
+        if not _children():
             return
+        time.sleep(0.01)
 
 
 def main() -> None:

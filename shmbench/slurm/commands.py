@@ -188,7 +188,8 @@ def submit(
     if test_only:
         click.echo(jobs.test_only(rendered(options), Path.cwd()))
         return
-    rendered(options)  # what is wrong in it is said before anything is made
+    # What is wrong in it is said before anything is made.
+    rendered(replace(options, results=results.absolute()))
     directory = jobs.new_directory(results, options.kind)
     script = rendered(replace(options, results=directory))
     record = jobs.submit(script, options.kind, directory, system.name if system else None)

@@ -155,6 +155,12 @@ def _check(options: JobOptions) -> None:
                 f"{what}: {text!r} has a line break or another control character",
                 "no name in a job script can have one: choose another",
             )
+    if options.results and set("%\\") & set(str(options.results)):
+        raise UsageError(
+            f"--results: {str(options.results)!r} has a % or a backslash, and Slurm takes them for "
+            "patterns in the path of the job's log",
+            "choose another directory",
+        )
     for name in options.environment:
         if not _NAME.fullmatch(name):
             raise UsageError(f"--env {name!r} is no name of a variable", "write NAME=VALUE")

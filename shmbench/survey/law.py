@@ -82,7 +82,7 @@ def judge(
     """
     nodes, figures = times.shape
     logs = np.log(times)
-    judgements = nodes * (figures + len(aggregates))
+    judgements = max(1, nodes * (figures + len(aggregates)))
     light = math.log2(judgements / (2 * rule.false_alarms))
 
     with np.errstate(all="ignore"):

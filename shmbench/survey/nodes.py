@@ -1,7 +1,7 @@
 """From a collected result file to a verdict on each node.
 
-Nodes are judged within groups of the same hardware, by the facts of their machines; a node without
-facts stands with the others without. What counts is in `shmbench.survey.law`.
+Nodes are judged within groups of the same hardware, by the facts of their machines; what is not
+known tells no two apart. What counts as slow is in `shmbench.survey.law`.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Survey:
 
 
 def survey(file: ResultFile, rule: Rule | None = None) -> Survey:
-    """Judge the nodes of a file. Nodes without facts, as in a run over MPI, are one group."""
+    """Judge the nodes of a file, collected or of one run over MPI."""
     rule = rule or Rule()
     nodes = {node.host: node for node in file.nodes or ()}
     by_host: dict[str, list[Result]] = {host: [] for host in nodes}
@@ -137,13 +137,11 @@ def survey(file: ResultFile, rule: Rule | None = None) -> Survey:
 
 
 def _hardware_groups(nodes: Sequence[NodeRun]) -> list[Group]:
-    """The largest first; each node joins the first group whose hardware is its own."""
+    """The largest first; a node joins the first group from which nothing that is known differs."""
     found: list[list[NodeRun]] = []
-    for node in nodes:
+    for node in sorted(nodes, key=lambda node: not node.machine):
         for group in found:
-            first = group[0].machine
-            alike = bool(first) == bool(node.machine)
-            if alike and not machine.differences(first, node.machine):
+            if not machine.differences(group[0].machine, node.machine):
                 group.append(node)
                 break
         else:
@@ -168,7 +166,10 @@ def _judge_group(
     by_host: Mapping[str, Sequence[Result]],
     rule: Rule,
 ) -> list[Figure]:
-    """Fill in ratio and findings of each verdict; gives the figures of the group."""
+    """Fill in ratio and findings of each verdict; gives the figures of the group.
+
+    A figure that can't be trusted convicts nobody; many of them make a node "disturbed".
+    """
     by_case: dict[Case, dict[str, Result]] = {}
     for verdict in verdicts:
         for result in by_host[verdict.host]:
@@ -179,7 +180,8 @@ def _judge_group(
     noise = np.zeros_like(times)
     for column, case in enumerate(cases):
         for row, verdict in enumerate(verdicts):
-            if found := by_case[case].get(verdict.host):
+            found = by_case[case].get(verdict.host)
+            if found is not None and Flag.UNTRUSTED not in found.flags:
                 times[row, column] = found.median or np.nan
                 noise[row, column] = _noise(found)
     aggregates = _aggregates(cases)
