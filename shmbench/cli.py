@@ -345,6 +345,7 @@ def _fail(message: str, code: int) -> NoReturn:
 
 
 def _interrupt(number: int, frame: Any) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # a scheduler may send it again while we end
     raise KeyboardInterrupt
 
 

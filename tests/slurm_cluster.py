@@ -47,7 +47,7 @@ SlurmdLogFile={directory}/slurmd-%n.log
 SlurmdParameters=config_overrides
 TaskProlog={directory}/task_prolog
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+TaskPlugin=task/affinity
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerParameters=bf_interval=1,sched_interval=5,batch_sched_delay=0

@@ -42,6 +42,7 @@ _MATRIX_CPUS_MAX = 12
 
 Column = tuple[str, Callable[[Result], str]]
 
+_NODE: Column = ("node", lambda result: result.host)
 _IDENTITY: tuple[Column, ...] = (
     ("channel", lambda result: result.channel or ""),
     ("size", text.size),
@@ -135,7 +136,8 @@ def _workload_table(
         (_SPEEDUP, lambda result: speedups.get(id(result), "")),
         ("flags", own_flags),
     ]
-    shown: list[Column] = [*_IDENTITY, *differing, *figures, *own]
+    nodes = [_NODE] if len({result.host for result in results}) > 1 else []
+    shown: list[Column] = [*nodes, *_IDENTITY, *differing, *figures, *own]
     filled = [column for column in shown if any(column[1](result) for result in results)]
     operation = f" per {results[0].operation}" if results[0].operation else ""
     return _table(

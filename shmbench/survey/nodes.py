@@ -51,7 +51,8 @@ class NodeVerdict:
 
     Attributes:
         status: failed: it gave no figure; incomplete: its run was cut short, or cases failed;
-            disturbed: most of its figures can't be trusted, unlike those of its peers.
+            disturbed: most of its figures can't be trusted, and it has more of them than its peers,
+            or something runs there that doesn't run on them.
         ratio: the median over its figures of the time against the peers' median; None without any.
         findings: in what it is slower, the farthest first.
         causes: the likely ones first; none for a node that is ok.
@@ -240,6 +241,7 @@ def _explain(verdicts: Sequence[NodeVerdict], by_host: Mapping[str, Sequence[Res
     """Fill in status and causes."""
     untrusted = {each.host: _untrusted_share(by_host[each.host]) for each in verdicts}
     usual = float(np.median(list(untrusted.values())))
+    suspects: list[NodeVerdict] = []
     for verdict in verdicts:
         results = by_host[verdict.host]
         failed = [result for result in results if result.error is not None]
@@ -249,17 +251,22 @@ def _explain(verdicts: Sequence[NodeVerdict], by_host: Mapping[str, Sequence[Res
             verdict.error = verdict.error or "it has no figure"
         elif verdict.findings:
             verdict.status = "slow"
-        elif untrusted[verdict.host] > max(_DISTURBED_SHARE, usual):
-            verdict.status = "disturbed"
         elif verdict.error is not None:
             verdict.status = "incomplete"
-    sound = [verdict for verdict in verdicts if verdict.status == "ok"] or list(verdicts)
-    peers: Peers | None = None
-    for verdict in verdicts:
-        if verdict.status in ("slow", "disturbed", "failed"):
-            peers = peers or Peers([(each.node, by_host[each.host]) for each in sound])
-            slow_cases = [finding.case for finding in verdict.findings if finding.case]
-            verdict.causes = peers.causes(verdict.node, by_host[verdict.host], slow_cases)
+        if verdict.status in ("failed", "slow") or untrusted[verdict.host] > _DISTURBED_SHARE:
+            suspects.append(verdict)
+    if not suspects:
+        return
+    sound = [verdict for verdict in verdicts if verdict not in suspects] or verdicts
+    peers = Peers([(each.node, by_host[each.host]) for each in sound])
+    for verdict in suspects:
+        slow_cases = [finding.case for finding in verdict.findings if finding.case]
+        causes = peers.causes(verdict.node, by_host[verdict.host], slow_cases)
+        alone = untrusted[verdict.host] > usual or any(cause.disturbs for cause in causes)
+        if verdict.status in ("ok", "incomplete") and alone:
+            verdict.status = "disturbed"
+        if verdict.status not in ("ok", "incomplete"):
+            verdict.causes = causes
 
 
 def _untrusted_share(results: Sequence[Result]) -> float:
