@@ -125,7 +125,7 @@ def cli() -> None:
     help="The result file; {host} in its name stands for this node's.",
 )
 def run(suite: str | None, output: Path | None, launcher: str | None, **options: Any) -> None:
-    """Measure SUITE (quick, ipc, policy, mpi, all), or what the options choose.
+    """Measure SUITE (quick, ipc, policy, mpi, survey, all), or what the options choose.
 
     Without a suite, the options choose from everything; without any, the suite is quick. Each case
     is measured in fresh groups of processes, all cases in turn, until its interval is narrow or the
