@@ -184,12 +184,19 @@ class _Run:
         return [result for result in results if result.host in hosts]
 
     def plots(self) -> list[dict[str, Any]]:
-        """Each figure, and the run that it belongs to."""
+        """Each figure, and the run that it belongs to. Of several nodes: all of them, then one."""
+        results, label, compared = self.file.results, self.label, []
         if self.survey is not None:
-            drawn = node_figures(self.survey)
-        else:
-            drawn = [*policy_figures(self.file.results), *figures(self.file.results)]
-        return [asdict(figure) | {"run": self.label} for figure in drawn]
+            compared = node_figures(self.survey)
+            host = self.survey.typical()
+            results = [result for result in results if result.host == host]
+            label = f"{label} · {host}, the node closest to the median"
+        own = [*policy_figures(results), *figures(results)]
+        return [
+            asdict(figure) | {"run": run}
+            for drawn, run in ((compared, self.label), (own, label))
+            for figure in drawn
+        ]
 
 
 def _interleaved(plots: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:

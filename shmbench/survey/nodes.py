@@ -116,6 +116,15 @@ class Survey:
         """The verdicts with a status."""
         return [verdict for verdict in self.verdicts if verdict.status == status]
 
+    def typical(self) -> str | None:
+        """The sound node that is closest to the median of its peers; None where none has a figure."""
+        measured = [each for each in self.verdicts if each.ratio is not None]
+        if not measured:
+            return None
+        return min(
+            measured, key=lambda each: (each.status != "ok", abs((each.ratio or 1) - 1))
+        ).host
+
 
 def survey(file: ResultFile, rule: Rule | None = None) -> Survey:
     """Judge the nodes of a file, collected or of one run over MPI."""
