@@ -77,10 +77,11 @@ def test_a_survey_gives_one_file_of_both_nodes_and_flags_the_one_with_a_hog(
     collected = load(directory / "collected.json")
     assert {result.host for result in collected.results} == {"n1", "n2"}
     assert [node.error for node in collected.nodes or ()] == [None, None]
-    # Of n1 nothing is said: whatever else this machine does at the moment may disturb it, too.
+    # Of n1 nothing is said: whatever else this machine does at the moment may disturb it alike.
     (slowed,) = (each for each in survey(collected).verdicts if each.host == "n2")
     assert slowed.status in ("slow", "disturbed")
-    assert "other processes: python" in str(slowed.causes[0])
+    (others,) = (check for check in slowed.node.doctor if check["name"] == "other processes")
+    assert "python" in str(others["found"])
     report = tmp_path / "report.html"
     assert (
         cluster.run(

@@ -196,6 +196,8 @@ def test_an_array_over_no_option_of_run_is_refused_with_the_nearest() -> None:
         (("--", "--bugdet", "5"), "Did you mean '--budget'"),
         (("--", "--size", "8Q"), "no known unit"),
         (("--", "--output", "x.json"), "job script's own"),
+        (("--", "quick"), "unexpected extra argument"),
+        (("--values", "8"), "take array"),
         (("--env", "A"), "has no value"),
         (("--system", "x"), "there is no shmbench.toml"),
         (("--launcher", "srun 'x"), "No closing quotation"),

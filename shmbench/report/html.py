@@ -134,7 +134,7 @@ class _Run:
         hosts = dict.fromkeys(result.host for result in file.results)
         self.survey: Survey | None = survey(file) if file.nodes or len(hosts) > 1 else None
         few = len(hosts) <= _NODES_LISTED_MAX
-        named = ", ".join(hosts) or str(file.machine.get("hostname"))
+        named = ", ".join(hosts) or str(file.machine.get("hostname") or "no results")
         self.host = named if few else f"{len(hosts)} nodes"
         self.label = f"{self.host} · {_date(file.created)}"
         self.failed = [result for result in file.results if result.error is not None]

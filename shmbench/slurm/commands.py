@@ -10,22 +10,26 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from shmbench.errors import UsageError
+from shmbench.slurm.render import KINDS, JobOptions
+from shmbench.slurm.render import render as rendered
 
 if TYPE_CHECKING:
     from shmbench.results import ResultFile
-    from shmbench.slurm.render import JobOptions
     from shmbench.slurm.site import System
 
-_KINDS = ("node", "survey", "mpi", "array", "nightly")
 _BASE = Path("shmbench-jobs")
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
-# Fields of site.Defaults; the file may set them, and the command line goes over it.
-_DEFAULTS = (
-    *("partition", "account", "qos", "time", "constraint", "gres", "exclusive", "cpus_per_task"),
-    *("mail_user", "mail_type", "directives", "modules", "venv", "launcher", "environment"),
-)
+# Options that make no sense with other kinds.
+_ONLY_OF = {
+    "nodes": ("survey", "mpi"),
+    "ranks": ("mpi", "node"),
+    "at_a_time": ("survey",),
+    "parameter": ("array",),
+    "values": ("array",),
+    "suite": ("node", "survey", "mpi", "array"),
+}
 
 
 @click.group()
@@ -40,7 +44,8 @@ def slurm() -> None:
       array     a job array over one parameter
       nightly   the nightly regression test, by asv
 
-    Defaults of a site stand in shmbench.toml. What follows -- goes to `shmbench run`.
+    Defaults of a site stand in shmbench.toml. What follows -- goes to `shmbench run`,
+    or to `asv run`.
     """
 
 
@@ -64,14 +69,14 @@ _SITE_OPTIONS = (
 )
 
 _JOB_OPTIONS = (
-    click.argument("kind", type=click.Choice(_KINDS)),
+    click.argument("kind", type=click.Choice(list(KINDS))),
     click.argument("arguments", nargs=-1, type=click.UNPROCESSED),
     click.option("--suite", help="Of `shmbench run`; default: by KIND."),
     click.option("--name", help="Of the job."),
     click.option("--nodes", type=click.IntRange(1), help="How many (survey, mpi); default: 2."),
-    click.option("--ranks", type=click.IntRange(2), default=2, help="Of MPI, on each node."),
+    click.option("--ranks", type=click.IntRange(2), help="Of MPI, on each node; default: 2."),
     click.option("--at-a-time", type=click.IntRange(1), help="Nodes of a survey; default: all."),
-    click.option("--parameter", default="size", help="Of an array: an option of `shmbench run`."),
+    click.option("--parameter", help="Of an array: an option of `shmbench run`; default: size."),
     click.option("--values", callback=_split, help="Of an array's parameter: 8,4K,1M."),
     click.option("--partition"),
     click.option("--account"),
@@ -120,17 +125,21 @@ def _job(
     config: Path | None, system_name: str | None, given: dict[str, Any]
 ) -> tuple[JobOptions, System | None]:
     """The options of a job, the site's defaults below them."""
-    from shmbench.slurm.render import JobOptions
-    from shmbench.slurm.site import launcher_words, merged
+    from shmbench.slurm.site import Defaults, launcher_words, merged
 
     system = _system(config, system_name)
-    defaults = merged(system, {name: given.pop(name) for name in _DEFAULTS})
+    defaults = merged(system, {name: given.pop(name) for name in Defaults.__struct_fields__})
     launcher = launcher_words(defaults.pop("launcher") or "srun", "--launcher")
     exclusive = defaults.pop("exclusive")
-    _check_arguments(given["arguments"], given["suite"])
-    values = given.pop("values")
-    if values is not None:
-        given["values"] = values
+    _check_arguments(given["kind"], given["suite"], given["arguments"])
+    for name, only_of in _ONLY_OF.items():
+        if given[name] is None:
+            del given[name]  # JobOptions has its default
+        elif given["kind"] not in only_of:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"{option}: a job of kind {given['kind']} has none", f"take {' or '.join(only_of)}"
+            )
     for name in ("directives", "modules"):
         defaults[name] = tuple(defaults[name])
     options = JobOptions(
@@ -142,9 +151,12 @@ def _job(
     return options, system
 
 
-def _check_arguments(arguments: tuple[str, ...], suite: str | None) -> None:
+def _check_arguments(kind: str, suite: str | None, arguments: tuple[str, ...]) -> None:
     """Have `shmbench run` look at its arguments now, not when the job runs."""
-    words = [*([suite] if suite is not None else []), *arguments]
+    if kind == "nightly":
+        return  # they are asv's
+    own = {"node": "all", "survey": "survey", "mpi": "mpi"}.get(kind)
+    words = [word for word in (suite or own, *arguments) if word is not None]
     run = click.get_current_context().find_root().command
     assert isinstance(run, click.Group)
     parsed = run.commands["run"].make_context("shmbench run", words).params
@@ -158,8 +170,6 @@ def _check_arguments(arguments: tuple[str, ...], suite: str | None) -> None:
 @click.option("--results", type=_DIRECTORY, help="Where the job writes; default: beside its log.")
 def render(config: Path | None, system_name: str | None, **given: Any) -> None:
     """Print the script of a job, to read, to change, or to hand to sbatch."""
-    from shmbench.slurm.render import render as rendered
-
     click.echo(rendered(_job(config, system_name, given)[0]), nl=False)
 
 
@@ -180,7 +190,6 @@ def submit(
     from dataclasses import replace
 
     from shmbench.slurm import jobs
-    from shmbench.slurm.render import render as rendered
 
     given["venv"] = given["venv"] or _own_venv()
     options, system = _job(config, system_name, given)

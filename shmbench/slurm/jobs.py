@@ -28,7 +28,6 @@ _SLURM_S = 60.0
 _POLL_S = 1.0
 _SILENT_S = 60.0  # a controller may be restarted
 _NAMES_SHOWN = 5
-_UNENDED = ("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "COMPLETING", "REQUEUED", "STAGE_OUT")
 _BAD = (
     *("FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "DEADLINE"),
     *("BOOT_FAIL", "LAUNCH_FAILED", "REVOKED"),
@@ -60,7 +59,7 @@ class Task:
 
     @property
     def ended(self) -> bool:
-        return self.state not in _UNENDED
+        return self.state == "COMPLETED" or self.state in _BAD
 
 
 @dataclass(frozen=True)

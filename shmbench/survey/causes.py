@@ -48,12 +48,10 @@ class Cause:
     Attributes:
         what: one line, with what the peers have where that helps.
         remedy: one line; None where none is known.
-        disturbs: is it something that runs beside the ranks, and takes their CPUs?
     """
 
     what: str
     remedy: str | None = None
-    disturbs: bool = False
 
     def __str__(self) -> str:
         return f"{self.what}; {self.remedy}" if self.remedy else self.what
@@ -101,8 +99,7 @@ class Peers:
         for check in node.doctor:
             name = str(check["name"])
             if _is_trouble(check) and self._troubles[name] < _UNUSUAL_SHARE * self._count:
-                what = f"{name}: {check['found']}"
-                found.append((name, Cause(what, check["remedy"], name in _DISTURBING)))
+                found.append((name, Cause(f"{name}: {check['found']}", check["remedy"])))
             elif name in self._found:
                 usual = self._found[name].most_common(1)[0][0]
                 if usual != check["found"]:

@@ -86,8 +86,11 @@ def judge(
     light = math.log2(judgements / (2 * rule.false_alarms))
 
     with np.errstate(all="ignore"):
-        together = _together(logs, aggregates)
-        apart, spread = _standing(together, np.zeros_like(together))
+        # What disturbs a node while it measures disturbs neighbouring figures alike: their noise
+        # does not average out.
+        together = _together(logs - _nanmedian(logs, 0), aggregates)
+        theirs = _together(np.where(np.isnan(logs), np.nan, noise), aggregates)
+        apart, spread = _standing(together, theirs)
         by_aggregate = _verdicts(apart, spread, light, rule)
 
         apart, spread = _standing(logs, noise)
@@ -96,11 +99,10 @@ def judge(
         return by_aggregate, _verdicts(apart, spread, heavy, rule)
 
 
-def _together(logs: Array, aggregates: Sequence[Sequence[int]]) -> Array:
-    """Each node's median distance from the median, over the columns of each aggregate."""
-    distance = logs - _nanmedian(logs, 0)
-    columns = [_nanmedian(distance[:, list(each)], 1) for each in aggregates]
-    return np.stack(columns, axis=1) if columns else np.empty((len(logs), 0))
+def _together(values: Array, aggregates: Sequence[Sequence[int]]) -> Array:
+    """Each node's median over the columns of each aggregate."""
+    columns = [_nanmedian(values[:, list(each)], 1) for each in aggregates]
+    return np.stack(columns, axis=1) if columns else np.empty((len(values), 0))
 
 
 def _nanmedian(values: Array, axis: int) -> Array:

@@ -26,6 +26,7 @@ STATUSES: tuple[Status, ...] = ("failed", "slow", "disturbed", "incomplete", "ok
 _AGGREGATE_LEAST = 3  # figures that make up a row of their own
 _DISTURBED_SHARE = 0.5  # of a node's figures
 _NORMAL_95 = 1.96
+_NOISE_UNKNOWN = 0.05  # of a single group
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,7 @@ class NodeVerdict:
 
     Attributes:
         status: failed: it gave no figure; incomplete: its run was cut short, or cases failed;
-            disturbed: most of its figures can't be trusted, and it has more of them than its peers,
-            or something runs there that doesn't run on them.
+    XX
         ratio: the median over its figures of the time against the peers' median; None without any.
         findings: in what it is slower, the farthest first.
         causes: the likely ones first; none for a node that is ok.
@@ -117,7 +117,7 @@ class Survey:
         return [verdict for verdict in self.verdicts if verdict.status == status]
 
     def typical(self) -> str | None:
-        """The sound node that is closest to the median of its peers; None where none has a figure."""
+        """The sound node closest to the median of its peers; None where none has a figure."""
         measured = [each for each in self.verdicts if each.ratio is not None]
         if not measured:
             return None
@@ -215,9 +215,9 @@ def _judge_group(
 
 
 def _noise(result: Result) -> float:
-    """The relative standard error of a median, as its interval says it."""
+    """The relative standard error of a median, as its interval says it; a guess without one."""
     if result.ci is None or not result.median:
-        return 0.0
+        return _NOISE_UNKNOWN
     return (result.ci[1] - result.ci[0]) / (2 * _NORMAL_95 * result.median)
 
 
@@ -248,9 +248,6 @@ def _findings(
 
 def _explain(verdicts: Sequence[NodeVerdict], by_host: Mapping[str, Sequence[Result]]) -> None:
     """Fill in status and causes."""
-    untrusted = {each.host: _untrusted_share(by_host[each.host]) for each in verdicts}
-    usual = float(np.median(list(untrusted.values())))
-    suspects: list[NodeVerdict] = []
     for verdict in verdicts:
         results = by_host[verdict.host]
         failed = [result for result in results if result.error is not None]
@@ -260,22 +257,18 @@ def _explain(verdicts: Sequence[NodeVerdict], by_host: Mapping[str, Sequence[Res
             verdict.error = verdict.error or "it has no figure"
         elif verdict.findings:
             verdict.status = "slow"
+        elif _untrusted_share(results) > _DISTURBED_SHARE:
+            verdict.status = "disturbed"
         elif verdict.error is not None:
             verdict.status = "incomplete"
-        if verdict.status in ("failed", "slow") or untrusted[verdict.host] > _DISTURBED_SHARE:
-            suspects.append(verdict)
+    suspects = [each for each in verdicts if each.status in ("failed", "slow", "disturbed")]
     if not suspects:
         return
     sound = [verdict for verdict in verdicts if verdict not in suspects] or verdicts
     peers = Peers([(each.node, by_host[each.host]) for each in sound])
     for verdict in suspects:
         slow_cases = [finding.case for finding in verdict.findings if finding.case]
-        causes = peers.causes(verdict.node, by_host[verdict.host], slow_cases)
-        alone = untrusted[verdict.host] > usual or any(cause.disturbs for cause in causes)
-        if verdict.status in ("ok", "incomplete") and alone:
-            verdict.status = "disturbed"
-        if verdict.status not in ("ok", "incomplete"):
-            verdict.causes = causes
+        verdict.causes = peers.causes(verdict.node, by_host[verdict.host], slow_cases)
 
 
 def _untrusted_share(results: Sequence[Result]) -> float:
