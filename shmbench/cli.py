@@ -50,7 +50,9 @@ def _of_this_host(ctx: click.Context, param: click.Parameter, value: Path | None
     """A path with {host} in its name: many nodes may write into one directory."""
     from shmbench.host import host_name
 
-    return value and value.with_name(value.name.replace("{host}", host_name()))
+    if value is None or "{host}" not in value.name:
+        return value
+    return value.with_name(value.name.replace("{host}", host_name()))
 
 
 def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
