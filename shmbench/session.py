@@ -13,7 +13,6 @@ from typing import Any, Protocol, Self
 
 from shmbench import __version__, machine
 from shmbench.cases import CACHES
-from shmbench.doctor import as_dicts, checks
 from shmbench.errors import UsageError
 from shmbench.job import Job
 from shmbench.measure.placement import Topology, read_topology
@@ -209,6 +208,8 @@ def measure(
     effort = Effort(timeout_s=timeout_s, **_effort(name, given, budget_s, quick))
     file = _new_file(name, axes, effort, chosen)
     if doctor:
+        from shmbench.doctor import as_dicts, checks
+
         file.doctor = as_dicts(checks())
     if job is None:
         with Worker() as worker:

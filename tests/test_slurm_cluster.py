@@ -93,7 +93,9 @@ def test_a_survey_gives_one_file_of_both_nodes_and_flags_the_one_with_a_hog(
     assert "2 nodes compared" in report.read_text()
 
 
-@pytest.mark.parametrize("command", ["srun --mpi=pmi2", "mpirun"])
+@pytest.mark.parametrize(
+    "command", ["srun --mpi=pmi2", pytest.param("mpirun", marks=pytest.mark.slow)]
+)
 def test_an_mpi_job_over_two_nodes_writes_the_results_of_both(
     cluster: Cluster, tmp_path: Path, command: str
 ) -> None:
@@ -137,6 +139,7 @@ def test_scancel_leaves_what_was_measured_and_nothing_else(
     assert in_shm() <= names
 
 
+@pytest.mark.slow
 def test_a_node_whose_task_is_killed_is_named_and_the_other_goes_on(
     cluster: Cluster, tmp_path: Path
 ) -> None:
