@@ -96,6 +96,22 @@ def test_a_node_twice_as_slow_is_found_among_few_as_well(count: int, tmp_path: P
     assert flagged(judged(nodes, tmp_path)) == {"n002": "slow"}
 
 
+def test_noise_that_all_nodes_have_does_not_hide_a_slow_one_but_own_noise_does(
+    tmp_path: Path,
+) -> None:
+    nodes = make_nodes(100)
+    for host, file in nodes.items():
+        for result in file.results:
+            width = 1.0 if host == "n020" else 0.2
+            result.ci = [
+                (result.median or 0) * (1 - width / 2),
+                (result.median or 0) * (1 + width / 2),
+            ]
+    slow_down(nodes["n010"], 1.3)
+    slow_down(nodes["n020"], 1.3)
+    assert flagged(judged(nodes, tmp_path)) == {"n010": "slow"}
+
+
 def test_a_rack_that_is_slow_in_one_workload_is_found_as_a_whole(tmp_path: Path) -> None:
     nodes = make_nodes(100)
     rack = [f"n{number:03}" for number in range(1, 16)]

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+_TELLING_NODES = 5  # with fewer, the spread between nodes may hide their own noise
 _FEW_NODES = 30  # up to these, each node is left out of what it stands against
 _HILL_NODES = 60  # from these on, the tail is estimated
 _HILL_VALUES = 4  # at least so many of the largest values
@@ -128,7 +129,12 @@ def _standing(values: Array, noise: Array) -> tuple[Array, Array]:
             for index, node in enumerate(there):
                 middle, width = _centre(np.delete(given, index))
                 apart[node, column], spread[node, column] = given[index] - middle, width
-        spread[there, column] = np.hypot(spread[there, column], np.hypot(own, np.median(own)))
+        usual = np.median(own)
+        if len(there) < _TELLING_NODES:
+            extra = np.hypot(own, usual)
+        else:  # the usual noise is part of the spread already
+            extra = np.sqrt(np.maximum(own**2 - usual**2, 0.0))
+        spread[there, column] = np.hypot(spread[there, column], extra)
     return apart, spread
 
 
