@@ -8,6 +8,8 @@ than a normal distribution's. Three or five normal sigmas would call dozens of s
   of those above the median. It takes skewness into account and holds while up to a quarter of the
   nodes are slow. (Rousseeuw and Croux, "Alternatives to the Median Absolute Deviation", 1993, for
   the MAD.)
+- A node's own noise widens what it stands against: of five nodes on only what exceeds its peers',
+  because theirs is in the spread already.
 - The number of judgements, nodes times rows, shares one allowance of false alarms (Bonferroni).
 - What is the median over several figures has a light tail, so an exponential one bounds it: the
   chance to lie k upper MADs above the median is 2^-k / 2.
