@@ -60,7 +60,7 @@ JobRequeue=1
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 {nodes}
-PartitionName=all Nodes={names} Default=YES MaxTime=60 State=UP
+PartitionName=all Nodes={names} Default=YES MaxTime=1440 State=UP
 """
 
 # What a test puts beside it runs before each task: `task_prolog.sh`, with SLURMD_NODENAME set.

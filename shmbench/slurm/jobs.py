@@ -266,7 +266,8 @@ def _states(found: Sequence[Task]) -> str:
         return "ended, and forgotten by Slurm"
     counts = Counter(task.state for task in found)
     if len(found) == 1:
-        return found[0].state
+        only = found[0]
+        return f"PENDING ({only.reason})" if only.state == "PENDING" else only.state
     return ", ".join(f"{count} {state}" for state, count in counts.items())
 
 
