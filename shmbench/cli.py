@@ -12,26 +12,19 @@ import click
 
 from shmbench import __version__
 from shmbench.errors import ResultFormatError, ShmbenchError, Unavailable, UsageError
+from shmbench.slurm.commands import slurm
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
 
     from shmbench.peers import Peer
     from shmbench.results import ResultFile
 
-_LOG_WIDTH = 180  # where there is no terminal to ask
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else _LOG_WIDTH)
-
 
 def _show(*parts: RenderableType) -> None:
-    console = _console()
-    for part in parts:
-        console.print(part)
+    from shmbench.report.terminal import show
+
+    show(*parts)
 
 
 def _show_json(value: Any) -> None:
@@ -52,6 +45,15 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
     from shmbench.units import parse_bytes
 
     return parse_bytes(value)
+
+
+def _of_this_host(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    """A path with {host} in its name: many nodes may write into one directory."""
+    from shmbench.host import host_name
+
+    if value is None or "{host}" not in value.name:
+        return value
+    return value.with_name(value.name.replace("{host}", host_name()))
 
 
 def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
@@ -122,9 +124,15 @@ def cli() -> None:
 @click.option("--budget", "budget_s", type=click.FloatRange(0, min_open=True), help="Seconds.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=30.0)
 @click.option("--quick", is_flag=True, help="Two or three groups a case: rough figures, soon.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="The result file.")
+@click.option("--doctor", is_flag=True, help="Keep what `shmbench doctor` finds in the file, too.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=_of_this_host,
+    help="The result file; {host} in its name stands for this node's.",
+)
 def run(suite: str | None, output: Path | None, launcher: str | None, **options: Any) -> None:
-    """Measure SUITE (quick, ipc, policy, mpi, all), or what the options choose.
+    """Measure SUITE (quick, ipc, policy, mpi, survey, all), or what the options choose.
 
     Without a suite, the options choose from everything; without any, the suite is quick. Each case
     is measured in fresh groups of processes, all cases in turn, until its interval is narrow or the
@@ -232,7 +240,7 @@ def _show_run(file: ResultFile, output: Path | None) -> None:
         sys.exit(1)
 
 
-_EFFORT = ("budget_s", "timeout_s", "quick")
+_EFFORT = ("budget_s", "timeout_s", "quick", "doctor")
 _OF_MPI = ("one_node_at_a_time", "across_nodes", "like")
 
 
@@ -370,6 +378,9 @@ def clean(dry_run: bool, directories: tuple[str, ...] | None) -> None:
         click.echo("nothing was left behind")
 
 
+cli.add_command(slurm)
+
+
 def _fail(message: str, code: int) -> NoReturn:
     from shmbench.group.mpi import is_first
 
@@ -379,6 +390,7 @@ def _fail(message: str, code: int) -> NoReturn:
 
 
 def _interrupt(number: int, frame: Any) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # a scheduler may send it again while we end
     raise KeyboardInterrupt
 
 

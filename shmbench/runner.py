@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ import msgspec
 from shmbench.cases import Case
 from shmbench.channels import CHANNELS
 from shmbench.errors import ShmbenchError
+from shmbench.host import host_name
 from shmbench.limits import LimitCase, limit_of
 from shmbench.measure.distance import Distances
 from shmbench.measure.flags import Flag
@@ -299,7 +299,7 @@ class Run:
 
     def results(self) -> list[Result]:
         """A result for each case that was measured or failed, with its limit."""
-        host = socket.gethostname()
+        host = host_name()
         return [
             self._result(progress, host)
             for progress in self._cases

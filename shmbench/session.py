@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields, replace
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from shmbench.measure.stopping import StoppingRule
 from shmbench.native.clock import clock_cost_ns, clock_step_ns
 from shmbench.regions import PAGES, REGIONS
 from shmbench.registry import nearest
-from shmbench.results import SCHEMA, ResultFile, save
+from shmbench.results import SCHEMA, Result, ResultFile, save
 from shmbench.runner import Effort, Run
 from shmbench.suites import SUITES, Plan, Selection, plan, suite
 from shmbench.worker import Worker
@@ -30,6 +31,7 @@ _CHOSEN_BUDGET_S = 60.0
 _QUICK_BUDGET_S = 20.0
 _LINES_EVERY_S = 10.0
 _ROUND_S = 0.7
+_CHECKPOINTS_APART = 10  # times as long as one takes
 
 
 class _Progress(Protocol):
@@ -186,12 +188,14 @@ def measure(
     budget_s: float | None,
     timeout_s: float,
     quick: bool,
+    doctor: bool = False,
 ) -> ResultFile:
     """Measure a suite or a choice, and keep the result file up to date meanwhile.
 
     Args:
         name: of the suite; None: what the axes choose, or quick where they choose nothing.
         axes: fields of Selection; those that are None are left as they are.
+        doctor: ask the doctor first, and keep what it finds in the result file.
 
     Raises:
         UsageError: an unknown name, or a choice with no case in it.
@@ -202,7 +206,7 @@ def measure(
     chosen = plan_of(name, axes, topology)
     given = any(value is not None for value in axes.values())
     effort = Effort(timeout_s=timeout_s, **effort_of(name, given, budget_s, quick))
-    file = new_file(name, axes, effort, chosen)
+    file = new_file(name, axes, effort, chosen, doctor=doctor)
     with Worker() as worker:
         _measure(file, chosen, topology, effort, output, worker)
     return file
@@ -215,8 +219,10 @@ def why_nothing(chosen: Plan) -> str:
     return "see `shmbench list` for what goes together"
 
 
-def new_file(name: str | None, axes: dict[str, Any], effort: Effort, chosen: Plan) -> ResultFile:
-    """A result file without results yet."""
+def new_file(
+    name: str | None, axes: dict[str, Any], effort: Effort, chosen: Plan, *, doctor: bool
+) -> ResultFile:
+    """A result file without results yet, with what the doctor finds where that is wanted."""
     facts = machine.facts()
     facts["clock_read_ns"] = round(clock_cost_ns(), 1)
     facts["clock_step_ns"] = clock_step_ns()
@@ -238,7 +244,49 @@ def new_file(name: str | None, axes: dict[str, Any], effort: Effort, chosen: Pla
             "interrupted": True,  # until it is not
         },
         results=[],
+        doctor=_findings() if doctor else None,
     )
+
+
+def _findings() -> list[dict[str, str | None]]:
+    from shmbench.doctor import as_dicts, checks
+
+    return as_dicts(checks())
+
+
+class Record:
+    """Keeps the result file up to date: after each round, and between trials now and then.
+
+    So a kill costs little of what was measured, and keeping costs little of the time.
+
+    Args:
+        gather: the results so far.
+        write: keeps the file.
+    """
+
+    def __init__(
+        self, file: ResultFile, gather: Callable[[], list[Result]], write: Callable[[], None]
+    ) -> None:
+        self._file = file
+        self._gather = gather
+        self._write = write
+        self._at = time.monotonic()
+        self._start = self._at - file.plan["elapsed_s"]
+        self._cost_s = 0.0
+
+    def keep(self) -> None:
+        """Bring the file up to date."""
+        before = time.monotonic()
+        self._file.results = self._gather()
+        self._file.plan["elapsed_s"] = round(before - self._start, 1)
+        self._write()
+        self._at = time.monotonic()
+        self._cost_s = self._at - before
+
+    def keep_if_due(self) -> None:
+        """... where it takes a small part of the time."""
+        if time.monotonic() - self._at > _CHECKPOINTS_APART * self._cost_s:
+            self.keep()
 
 
 def _measure(
@@ -249,17 +297,19 @@ def _measure(
     output: Path | None,
     worker: Worker,
 ) -> None:
-    start = time.monotonic()
     progress = shown_progress()
 
-    def checkpoint() -> None:
-        file.results = session.results()
-        file.plan["elapsed_s"] = round(time.monotonic() - start, 1)
+    def explain(share: float, label: str) -> None:
+        record.keep_if_due()
+        progress.show(share, label)
+
+    def write() -> None:
         if output is not None:
             save(file, output)
 
-    session = Run(chosen.cases, topology, effort, explain=progress.show, checkpoint=checkpoint)
+    session = Run(chosen.cases, topology, effort, explain=explain, checkpoint=lambda: record.keep())
+    record = Record(file, session.results, write)
     with suppress(KeyboardInterrupt), progress:
         session.measure(worker)
         file.plan["interrupted"] = False
-    checkpoint()
+    record.keep()

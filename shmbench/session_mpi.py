@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from shmbench.results import Result, ResultFile, save
 from shmbench.runner import Effort, Run, TrialRunner
 from shmbench.session import (
     Lines,
+    Record,
     check_axes,
     effort_of,
     new_file,
@@ -31,7 +31,6 @@ from shmbench.session import (
 from shmbench.suites import Plan, Selection, plan
 from shmbench.workloads import WORKLOADS
 
-_CHECKPOINTS_APART = 10  # times as long as one takes
 _AT_LEAST_TWO = "start 2 or more: -n, or --ranks"
 
 
@@ -64,10 +63,13 @@ class Wanted:
         return Effort(timeout_s=timeout_s, sampling_of=sampling, **once)
 
 
-def measure(job: Job, wanted: Wanted, output: Path | None, **options: Any) -> ResultFile:
+def measure(
+    job: Job, wanted: Wanted, output: Path | None, *, doctor: bool = False, **options: Any
+) -> ResultFile:
     """In the first rank of each node: measure, and keep the first node's result file up to date.
 
     Args:
+        doctor: ask the doctor first, and keep what it finds on the first node in the result file.
         options: budget_s, timeout_s and quick, as `session.measure` takes them.
 
     Returns:
@@ -83,7 +85,7 @@ def measure(job: Job, wanted: Wanted, output: Path | None, **options: Any) -> Re
         trouble = error
     left_out = job.agree(trouble)
     effort = wanted.effort(own.cases, **options)
-    file = new_file(wanted.name, wanted.axes, effort, own)
+    file = new_file(wanted.name, wanted.axes, effort, own, doctor=doctor)
     file.plan["left_out"] |= left_out
     file.plan["mpi"] = {**job.mpi, "nodes": job.node.count}
     run = _JobRun(job, file, output)
@@ -175,7 +177,6 @@ class _JobRun:
     def __init__(self, job: Job, file: ResultFile, output: Path | None) -> None:
         self.job, self.file, self._output = job, file, output
         self.own: list[Result] = []
-        self._start = time.monotonic()
 
     def save(self) -> None:
         """In the first rank of the job: write the file."""
@@ -195,27 +196,22 @@ class _JobRun:
             gathered: from the results of these cases, all that the file is to have.
         """
         progress = Lines()
-        checkpoint_s, checkpoint_at = 0.0, time.monotonic()
 
-        def checkpoint() -> None:
-            nonlocal checkpoint_s, checkpoint_at
-            before = time.monotonic()
-            self.file.results = gathered(self.job.annotate(session.results()))
-            self.file.plan["elapsed_s"] = round(before - self._start, 1)
-            self.save()
-            checkpoint_at = time.monotonic()
-            checkpoint_s = checkpoint_at - before
+        def gather() -> list[Result]:
+            return gathered(self.job.annotate(session.results()))
 
         def explain(share: float, label: str) -> None:
-            if time.monotonic() - checkpoint_at > _CHECKPOINTS_APART * checkpoint_s:
-                checkpoint()
+            record.keep_if_due()
             if self.job.is_first:
                 progress.show(share, label)
 
-        session = Run(cases, self.job.topology, effort, explain=explain, checkpoint=checkpoint)
+        session = Run(
+            cases, self.job.topology, effort, explain=explain, checkpoint=lambda: record.keep()
+        )
+        record = Record(self.file, gather, self.save)
         self.file.plan["interrupted"] = True
         with suppress(KeyboardInterrupt), progress:
             session.measure(runner)
             self.file.plan["interrupted"] = False
-        checkpoint()
+        record.keep()
         self.own = session.results()

@@ -154,6 +154,19 @@ SUITES["policy"] = Suite(
     ),
     780,
 )
+SUITES["survey"] = Suite(
+    "a minute that tells a slow node: latency, bandwidth, wake-ups, first touch",
+    (
+        Selection(("core_to_core",), placements=("representative",)),
+        Selection(("ping_pong",), ("spin",), driver="native", sizes=(8, 4 * _KIB)),
+        Selection(("ping_pong",), ("futex", "pipe"), driver="native", sizes=(8,)),
+        Selection(("stream",), ("spin",), driver="native", sizes=(4 * _KIB, _MIB, 8 * _MIB)),
+        Selection(("contention",), driver="native"),
+        Selection(("first_touch",), driver="native"),
+        Selection(("first_touch",), driver="native", regions=("anonymous",), pages=("thp",)),
+    ),
+    60,
+)
 _MPI_REGIONS = ("mpi_window_noncontig", "mpi_mmap", "posix_shm", "file", "memfd")
 _MPI_SIZES = (8, 4 * _KIB, _MIB, 4 * _MIB)
 SUITES["mpi"] = Suite(

@@ -105,6 +105,9 @@ def run_in_leader(trial: Trial, fixtures: Fixtures) -> TrialReport:
 def main() -> None:
     """Serve trials until standard input ends."""
     set_parent_death_signal(signal.SIGKILL)
+    # A scheduler sends it to every process of a job: the parent is to decide what ends, and keep
+    # what was measured. The ranks inherit this.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not get between the frames
     with Fixtures() as fixtures:
