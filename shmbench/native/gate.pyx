@@ -143,7 +143,7 @@ cdef enum:
     PART_WAIT = 32  # accesses until the next look at a part, after one in vain
     LOOK_NS = 500  # what a look at a page of the page cache costs
     ALL_LOOKS = 8  # a look at all may cost so many times as much as those that have led to it
-    PRICED_LOOK = 3  # the one that learns what a look costs
+    PRICED_LOOK = 2  # the one that learns what a look costs
     PRICED_PARTS = 16
     DOUBT_FIRST = 16  # accesses to a new mapping: somebody else may be reading the file in
     DOUBT = 4096  # accesses after a miss; a kernel's read-ahead window may have 2048 pages
@@ -182,8 +182,8 @@ cdef class Gate:
         offset: of the first byte in the file.
         piece_bytes: what one system call populates; signals are handled in between.
         memory: the mapping's bytes, for `read`.
-        attend: a weak reference to what `read` calls where `enter` could not settle an access by itself, with
-            the answer, the offset and the length; it gives the bytes.
+        owner: a weak reference to the object whose `_attend(answer, offset, length)` gives `read` the
+            bytes where `enter` could not settle an access by itself.
 
     Attributes:
         asking: whether `enter` ever answers ASK.
@@ -214,15 +214,15 @@ cdef class Gate:
     cdef Reach _reach
     cdef unsigned char *_parts
     cdef long _parts_since_s
-    cdef object _memory, _attend
+    cdef object _memory, _owner
 
     def __cinit__(
         self, uintptr_t address, size_t length, *, int fd=-1, uint64_t offset=0,
-        size_t piece_bytes=32 << 20, object memory=None, object attend=None,
+        size_t piece_bytes=32 << 20, object memory=None, object owner=None,
     ):
         self.asking = True
         self._memory = memory
-        self._attend = attend
+        self._owner = owner
         self._part_count = length // PART_BYTES + 1
         self._parts = <unsigned char *>calloc(self._part_count, 1)
         if self._parts == NULL:
@@ -239,6 +239,7 @@ cdef class Gate:
         self._reach = Reach(fd, offset, length)
         self._waking = self.waking = WAKING_BYTES
         self._looks_for_all = 0  # not known yet
+        self._parts_since_s = shm_coarse_seconds()
 
     cpdef int enter(self, int64_t start, int64_t count) except -1:
         """Bring bytes in, if they aren't there.
@@ -295,10 +296,10 @@ cdef class Gate:
         # `enter` may have let go of the GIL, and another thread have closed the mapping or let it grow.
         if answer == C_READY and self._memory is not None:
             return part_of(self._memory, offset, length)
-        attend = self._attend()
-        if attend is None:
+        owner = self._owner()
+        if owner is None:
             raise ValueError("the mapping is closed")
-        return attend(answer, offset, length)
+        return owner._attend(answer, offset, length)
 
     def retire(self):
         """From now on every access is OUTSIDE: the mapping has moved, or is closed."""
@@ -352,6 +353,8 @@ cdef class Gate:
         if self._all_there:
             return
         self._looks += 1
+        if self._looks_for_all == 0 and self._looks >= PRICED_LOOK:
+            self._price_looks(part)
         if self._looks_for_all and self._looks >= self._looks_for_all:
             self._looks = 0
             self._all_there = self._there(0, self.length) == 1
@@ -359,20 +362,24 @@ cdef class Gate:
                 self._looks_for_all *= 4
         elif self._part_wait:
             self._part_wait -= 1
-        elif self._looks_for_all == 0 and self._looks == PRICED_LOOK:
-            self._price_looks(part)
         elif self._parts[part] == 0:
             self._parts[part] = PART_SEEN
         else:
             self._look_at_parts(part, 1)
 
     cdef void _price_looks(self, size_t part) noexcept:
-        """Learn what a look costs: large folios are counted a hundred times as fast as pages."""
+        """Learn what a look costs: large folios are counted a hundred times as fast as pages.
+
+        By one part, and by more of them only where that one took no longer than a page does.
+        """
         cdef uint64_t begin_ns = shm_now_ns(), elapsed_ns, all_ns
-        cdef size_t count = self._look_at_parts(part, PRICED_PARTS)
+        cdef size_t count = self._look_at_parts(part, 1)
+        if shm_now_ns() - begin_ns < 2 * LOOK_NS:
+            begin_ns = shm_now_ns()
+            count = self._look_at_parts(part, PRICED_PARTS)
         elapsed_ns = max(shm_now_ns() - begin_ns, <uint64_t>LOOK_NS) - LOOK_NS
         all_ns = elapsed_ns * self._part_count // count
-        self._looks_for_all = self._looks + 1 + all_ns // (LOOK_NS * ALL_LOOKS)
+        self._looks_for_all = self._looks + all_ns // (LOOK_NS * ALL_LOOKS)
 
     cdef size_t _look_at_parts(self, size_t part, size_t count) noexcept:
         """Are these parts in the page cache? Gives how many were looked at."""
