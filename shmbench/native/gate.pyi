@@ -12,6 +12,9 @@ class Gate:
     exact: bool
     asking: bool
     waking: int
+    waking_left: int
+    slow_ns: float
+    run_ns: float
     userfaultfd: int
     accesses: int
     misses: int

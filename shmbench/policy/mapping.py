@@ -24,6 +24,7 @@ from shmbench.policy.hints import HintLike, OnRefusal, Refusal, Strided
 from shmbench.policy.residency import Residency
 from shmbench.policy.settings import Ahead
 from shmbench.policy.stats import MappingStats
+from shmbench.policy.trial import SLOW_NS
 from shmbench.policy.watch import Watch, Watcher, source_of
 
 if TYPE_CHECKING:
@@ -111,6 +112,8 @@ class Mapping:
         self._gate.exact = self._kind is Hint.RANDOM
         if self._kind is Hint.AUTO and not self._always:
             self._gate.waking = self._settings.warm_after_bytes
+            self._gate.waking_left = self._settings.warm_left_bytes
+            self._gate.slow_ns = SLOW_NS
             self._gate.doze()
 
     def _map_ahead(self) -> MapAhead:
