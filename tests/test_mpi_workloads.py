@@ -120,7 +120,7 @@ def test_ranks_read_one_file_at_once_while_the_first_has_a_policy(
 def test_eight_ranks_on_few_cpus_finish_every_workload(tmp_path: Path, names: list[str]) -> None:
     options = ON_FILES if names is OF_FILES else ("--channel", CHANNELS, "--size", "8")
     found = run(tmp_path, 8, "--workload", ",".join(names), *options, *BRIEF)
-    assert set(names) == {result["workload"] for result in found} | {"device"} & set(names)
+    assert set(names) - {"device"} <= {result["workload"] for result in found}  # limits as well
     for result in found:
         assert result["error"] is None or result["error"]["type"] == "Unavailable", result
 
