@@ -234,3 +234,39 @@ def test_a_gate_over_an_unaligned_buffer_stays_within_its_pages(mapped):
     gate = Gate(mapped.address + 100, 2 * PAGE, fd=mapped.fd, offset=100)
     assert gate.populate(0, 2 * PAGE) == READY
     assert gate.enter(2 * PAGE - 1, 1) == READY
+
+
+def woken_at(gate: Gate, pages: range) -> list[int]:
+    """The pages at which the gate asked, of these that are read in their order."""
+    return [page for page in pages if gate.enter(page * PAGE, PAGE) == ASK]
+
+
+def timed_gate(mapped: Mapped, slow_ns: float) -> Gate:
+    gate = gate_of(mapped)
+    gate.waking, gate.slow_ns = 8 * PAGE, slow_ns
+    gate.doze()
+    return gate
+
+
+def test_a_dozing_gate_wakes_for_a_run_only_after_it_has_timed_a_part_of_it(mapped):
+    gate = timed_gate(mapped, slow_ns=1e-3)
+    assert woken_at(gate, range(PAGES))[0] == 17
+    assert gate.run_ns > 0
+
+
+def test_a_dozing_gate_sleeps_through_a_run_that_is_fast_enough(mapped):
+    gate = timed_gate(mapped, slow_ns=1e12)
+    assert woken_at(gate, range(PAGES)) == []
+
+
+def test_a_dozing_gate_sleeps_where_too_little_is_left_of_the_file(mapped):
+    gate = timed_gate(mapped, slow_ns=1e-3)
+    gate.waking_left = PAGES * PAGE
+    assert woken_at(gate, range(PAGES)) == []
+    assert woken_at(gate, range(PAGES - 1, -1, -1)) == []
+
+
+def test_a_run_that_breaks_off_is_timed_anew(mapped):
+    gate = timed_gate(mapped, slow_ns=1e-3)
+    assert woken_at(gate, range(12)) == []
+    assert woken_at(gate, range(20, 32)) == []

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from shmbench.policy.trial import Trial
+from shmbench.policy.trial import SLOW_NS, Trial
 
 
 def run(trial: Trial, windows: int, ns_a_page: Callable[[int, bool], float]) -> list[bool]:
@@ -38,3 +40,19 @@ def test_a_gain_that_ends_turns_it_off():
     on = run(Trial(), 4000, lambda i, on: (600 if i < 500 else 1200) if on else 900)
     assert any(on[:500])
     assert sum(on[1000:]) < 0.05 * 3000
+
+
+@given(st.floats(0, 1e6))
+def test_a_run_that_was_timed_is_populated_at_once_only_if_it_was_slow(ns_a_page):
+    assert Trial().begin(ns_a_page) == (ns_a_page >= SLOW_NS)
+
+
+@given(st.floats(SLOW_NS, 1e4), st.floats(0.1, 0.9))
+def test_a_trial_that_begins_with_what_was_timed_keeps_a_gain_and_ends_a_loss(without, factor):
+    for times, kept in ((factor, True), (1 / factor, False)):
+        trial = Trial()
+        assert trial.begin(without)
+        for _ in range(5):
+            on = trial.window(without * times)
+        assert on == kept
+        assert trial.begin(without) == kept  # a pause is kept, whatever the next run was like

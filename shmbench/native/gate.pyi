@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 READY: int
 ASK: int
@@ -11,6 +12,9 @@ class Gate:
     exact: bool
     asking: bool
     waking: int
+    waking_left: int
+    slow_ns: float
+    run_ns: float
     userfaultfd: int
     accesses: int
     misses: int
@@ -25,7 +29,7 @@ class Gate:
         offset: int = 0,
         piece_bytes: int = 32 << 20,
         memory: memoryview | None = None,
-        attend: Callable[[], Callable[[int, int, int], memoryview] | None] | None = None,
+        owner: Callable[[], Any] | None = None,
     ) -> None: ...
     def enter(self, start: int, count: int) -> int: ...
     def read(self, offset: int, length: int) -> memoryview: ...

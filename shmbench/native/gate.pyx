@@ -143,7 +143,7 @@ cdef enum:
     PART_WAIT = 32  # accesses until the next look at a part, after one in vain
     LOOK_NS = 500  # what a look at a page of the page cache costs
     ALL_LOOKS = 8  # a look at all may cost so many times as much as those that have led to it
-    PRICED_LOOK = 3  # the one that learns what a look costs
+    PRICED_LOOK = 2  # the one that learns what a look costs
     PRICED_PARTS = 16
     DOUBT_FIRST = 16  # accesses to a new mapping: somebody else may be reading the file in
     DOUBT = 4096  # accesses after a miss; a kernel's read-ahead window may have 2048 pages
@@ -182,12 +182,15 @@ cdef class Gate:
         offset: of the first byte in the file.
         piece_bytes: what one system call populates; signals are handled in between.
         memory: the mapping's bytes, for `read`.
-        attend: a weak reference to what `read` calls where `enter` could not settle an access by itself, with
-            the answer, the offset and the length; it gives the bytes.
+        owner: a weak reference to the object whose `_attend(answer, offset, length)` gives `read` the
+            bytes where `enter` could not settle an access by itself.
 
     Attributes:
         asking: whether `enter` ever answers ASK.
-        waking: bytes that are read in a row before it wakes by itself.
+        waking: bytes that are read in a row before it wakes by itself, if they are read slowly.
+        waking_left: bytes that have to be left in the run's direction then.
+        slow_ns: a page of such a run has to take so long; 0: any may.
+        run_ns: what a page took in the run that woke it; 0: something else did, or nothing yet.
         exact: read-ahead is off: tell the kernel of long accesses as a whole.
         userfaultfd: that handles the mapping's minor faults, so that populating may fail without
             it; -1: none.
@@ -209,20 +212,23 @@ cdef class Gate:
     cdef bint _sure[SPANS]
     cdef int _next_span, _part_wait
     cdef bint _all_there
-    cdef public size_t waking
+    cdef public size_t waking, waking_left
+    cdef public double slow_ns
+    cdef readonly double run_ns
+    cdef uint64_t _timed_since_ns
     cdef size_t _last_start, _last_end, _contiguous, _waking, _part_count, _looks, _looks_for_all
     cdef Reach _reach
     cdef unsigned char *_parts
     cdef long _parts_since_s
-    cdef object _memory, _attend
+    cdef object _memory, _owner
 
     def __cinit__(
         self, uintptr_t address, size_t length, *, int fd=-1, uint64_t offset=0,
-        size_t piece_bytes=32 << 20, object memory=None, object attend=None,
+        size_t piece_bytes=32 << 20, object memory=None, object owner=None,
     ):
         self.asking = True
         self._memory = memory
-        self._attend = attend
+        self._owner = owner
         self._part_count = length // PART_BYTES + 1
         self._parts = <unsigned char *>calloc(self._part_count, 1)
         if self._parts == NULL:
@@ -239,6 +245,7 @@ cdef class Gate:
         self._reach = Reach(fd, offset, length)
         self._waking = self.waking = WAKING_BYTES
         self._looks_for_all = 0  # not known yet
+        self._parts_since_s = shm_coarse_seconds()
 
     cpdef int enter(self, int64_t start, int64_t count) except -1:
         """Bring bytes in, if they aren't there.
@@ -272,10 +279,11 @@ cdef class Gate:
                 self._look_around(offset)
         if offset == self._last_end or end == self._last_start:
             self._contiguous += length
-            if self._contiguous > self._waking:
-                self._wake()
+            if self._contiguous > self._waking and not self._awake:
+                self._time_run(self.length - end if offset == self._last_end else offset)
         else:
             self._contiguous = length
+            self._timed_since_ns = 0
         self._last_start = offset
         self._last_end = end
         if there < 0:
@@ -295,16 +303,36 @@ cdef class Gate:
         # `enter` may have let go of the GIL, and another thread have closed the mapping or let it grow.
         if answer == C_READY and self._memory is not None:
             return part_of(self._memory, offset, length)
-        attend = self._attend()
-        if attend is None:
+        owner = self._owner()
+        if owner is None:
             raise ValueError("the mapping is closed")
-        return attend(answer, offset, length)
+        return owner._attend(answer, offset, length)
 
     def retire(self):
         """From now on every access is OUTSIDE: the mapping has moved, or is closed."""
         self.length = 0
         self._memory = None
         self._reach.let_go()
+
+    cdef void _time_run(self, size_t left) noexcept:
+        """Wake, once another `waking` bytes were read in this run, and took long enough.
+
+        A run that is as fast as whoever could map ahead of it gains nothing by being watched.
+        """
+        cdef uint64_t since_ns = self._timed_since_ns, now_ns
+        cdef size_t timed = self._contiguous
+        if left < self.waking_left:
+            return
+        if self.slow_ns > 0:
+            now_ns = self._timed_since_ns = shm_now_ns()
+            self._contiguous = 0
+            self._waking = self.waking
+            if since_ns == 0:
+                return
+            self.run_ns = <double>(now_ns - since_ns) * self._page / timed
+            if self.run_ns < self.slow_ns:
+                return
+        self._awake = True
 
     cdef int _bring(self, size_t offset, size_t length, bint missing) except -1:
         """Populate; where it isn't known whether pages are missing, the time it takes tells."""
@@ -337,9 +365,12 @@ cdef class Gate:
             return False
         return True
 
+    cdef void _know_all(self) noexcept:
+        self._all_there = self._reach.in_memory = True
+
     cdef void _forget_parts(self) noexcept:
         memset(self._parts, 0, self._part_count)
-        self._all_there = False
+        self._all_there = self._reach.in_memory = False
         self._parts_since_s = shm_coarse_seconds()
         self._reach.refresh()
 
@@ -352,37 +383,48 @@ cdef class Gate:
         if self._all_there:
             return
         self._looks += 1
+        if self._looks_for_all == 0 and self._looks >= PRICED_LOOK:
+            self._price_looks(part)
         if self._looks_for_all and self._looks >= self._looks_for_all:
             self._looks = 0
-            self._all_there = self._there(0, self.length) == 1
-            if not self._all_there:
+            if self._there(0, self.length) == 1:
+                self._know_all()
+            else:
                 self._looks_for_all *= 4
         elif self._part_wait:
             self._part_wait -= 1
-        elif self._looks_for_all == 0 and self._looks == PRICED_LOOK:
-            self._price_looks(part)
         elif self._parts[part] == 0:
             self._parts[part] = PART_SEEN
         else:
-            self._look_at_parts(part, 1)
+            self._look_at_part(part)
 
     cdef void _price_looks(self, size_t part) noexcept:
-        """Learn what a look costs: large folios are counted a hundred times as fast as pages."""
-        cdef uint64_t begin_ns = shm_now_ns(), elapsed_ns, all_ns
-        cdef size_t count = self._look_at_parts(part, PRICED_PARTS)
-        elapsed_ns = max(shm_now_ns() - begin_ns, <uint64_t>LOOK_NS) - LOOK_NS
-        all_ns = elapsed_ns * self._part_count // count
-        self._looks_for_all = self._looks + 1 + all_ns // (LOOK_NS * ALL_LOOKS)
+        """Learn what a look costs: large folios are counted a hundred times as fast as pages.
 
-    cdef size_t _look_at_parts(self, size_t part, size_t count) noexcept:
-        """Are these parts in the page cache? Gives how many were looked at."""
+        By one part, and by more of them only where that one took hardly longer than a page does.
+        """
+        cdef uint64_t page_ns = self._time_look(part, self._page)
+        cdef size_t length = PART_BYTES
+        cdef uint64_t look_ns = self._time_look(part, length)
+        if look_ns < page_ns + LOOK_NS:
+            length = PRICED_PARTS * PART_BYTES
+            look_ns = self._time_look(part, length)
+        cdef uint64_t more_ns = max(look_ns, page_ns) - page_ns
+        self._looks_for_all = self._looks + more_ns * self.length // length // (LOOK_NS * ALL_LOOKS)
+
+    cdef uint64_t _time_look(self, size_t part, size_t length) noexcept:
+        """How long it takes to count what is there of so many bytes from a part's beginning on."""
+        cdef uint64_t first = self._offset + part * PART_BYTES, begin_ns = shm_now_ns()
+        shm_there(self._fd, first, length, 1, 0, &self._known)
+        return shm_now_ns() - begin_ns
+
+    cdef void _look_at_part(self, size_t part) noexcept:
+        """Is all of it in the page cache?"""
         cdef size_t start = part * PART_BYTES
-        count = min(count, self._part_count - part)
-        if self._there(start, min(count * PART_BYTES, self.length - start)) == 1:
-            memset(self._parts + part, PART_THERE, count)
+        if self._there(start, min(<size_t>PART_BYTES, self.length - start)) == 1:
+            self._parts[part] = PART_THERE
         else:
             self._part_wait = PART_WAIT
-        return count
 
     cdef int _there(self, size_t offset, size_t length) noexcept:
         """1: in the page cache; 0: not all; 2: not known; -1: the file ends before."""
@@ -401,7 +443,7 @@ cdef class Gate:
         if there == 3:
             if shm_coarse_seconds() != self._parts_since_s:
                 self._forget_parts()
-            self._all_there = True
+            self._know_all()
             there = 1
         # Where a page was missing, others may be on their way.
         self._doubt = DOUBT if there == 0 or self.exact else max(0, self._doubt - 1)
@@ -504,11 +546,12 @@ cdef class Gate:
         """
         self._awake = False
         self._contiguous = 0
+        self._timed_since_ns = 0
         self._waking = max(contiguous, self.waking)
 
     cdef void _wake(self) noexcept:
         self._awake = True
-        self._waking = self.waking
+        self.run_ns = 0
 
     def __dealloc__(self):
         free(self._parts)

@@ -1,6 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """A helper thread that brings pages in ahead of their use, on another CPU and without the GIL."""
 
+from libc.errno cimport ESHUTDOWN
 from libc.stddef cimport size_t
 from libc.stdint cimport uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
@@ -58,7 +59,7 @@ class Counters(NamedTuple):
 
 
 cdef class Prefetcher:
-    """A thread and its queue. The thread starts with the first job, and again in a forked child.
+    """A thread and its queue. Both are made for the first job; the thread again in a forked child.
 
     Addresses that are no longer mapped are errors that it counts, never a signal.
 
@@ -67,16 +68,14 @@ cdef class Prefetcher:
             may wait: 4 MiB of warm tmpfs take about 1 ms, of a cold disk as long as it takes.
     """
 
-    cdef shm_helper *_helper
+    cdef shm_helper *_helper  # NULL until the first job
+    cdef size_t _piece
     cdef bint _closed
 
     def __cinit__(self, *, size_t piece_bytes=4 << 20):
         if piece_bytes == 0:
             raise ValueError("pieces of 0 bytes")
-        self._helper = <shm_helper *>malloc(sizeof(shm_helper))
-        if self._helper == NULL:
-            raise MemoryError
-        check("pthread_atfork", shm_helper_init(self._helper, piece_bytes))
+        self._piece = piece_bytes
 
     def submit(self, uintptr_t address, size_t length, int action):
         """Queue one range.
@@ -112,19 +111,35 @@ cdef class Prefetcher:
 
     cdef int _submit(self, shm_job *jobs, size_t count) except -1:
         cdef int status
-        with nogil:
-            status = shm_helper_submit(self._helper, jobs, count)
+        if self._closed:
+            status = -ESHUTDOWN
+        else:
+            self._make()
+            with nogil:
+                status = shm_helper_submit(self._helper, jobs, count)
         return check("start of the prefetch thread", status)
+
+    cdef int _make(self) except -1:
+        cdef shm_helper *made
+        if self._helper == NULL:
+            made = <shm_helper *>malloc(sizeof(shm_helper))
+            if made == NULL:
+                raise MemoryError
+            self._helper = made
+            check("pthread_atfork", shm_helper_init(made, self._piece))
+        return 0
 
     def cancel(self):
         """Forget what is queued, and stop the running job after its piece."""
-        with nogil:
-            shm_helper_cancel(self._helper)
+        if self._helper != NULL:
+            with nogil:
+                shm_helper_cancel(self._helper)
 
     def drain(self):
         """Wait until all that is queued is done."""
-        with nogil:
-            shm_helper_drain(self._helper)
+        if self._helper != NULL:
+            with nogil:
+                shm_helper_drain(self._helper)
 
     def close(self):
         """Cancel, and wait for the thread's end; idempotent. What is asked later is refused."""
@@ -133,12 +148,15 @@ cdef class Prefetcher:
     cdef void _end(self) noexcept:
         if not self._closed:
             self._closed = True
-            with nogil:
-                shm_helper_close(self._helper)
+            if self._helper != NULL:
+                with nogil:
+                    shm_helper_close(self._helper)
 
     def counters(self) -> Counters:
         """What the thread has done; after a fork it counts on from the parent's figures."""
         h = self._helper
+        if h == NULL:
+            return Counters(0, 0, 0, 0, {})
         return Counters(
             h.calls, h.bytes, h.dropped, h.cancelled,
             {number: h.errors[number] for number in range(SHM_ERRNOS) if h.errors[number]},
@@ -147,7 +165,7 @@ cdef class Prefetcher:
     @property
     def queued(self) -> int:
         """Jobs that wait."""
-        return self._helper.count
+        return 0 if self._helper == NULL else self._helper.count
 
     def __dealloc__(self):
         if self._helper != NULL:

@@ -7,6 +7,7 @@ cdef class Reach:
     cdef uint64_t offset
     cdef size_t length
     cdef int _wait
+    cdef bint in_memory
     cdef void *_wire  # struct shm_tripwire *: its header is for reach.pyx alone
     cdef size_t _wire_at  # bytes before it are there as long as the wire holds
     cdef bint reaches(self, size_t end) noexcept

@@ -4,7 +4,7 @@
 cdef extern from "tripwire.h" nogil:
     struct shm_tripwire:
         pass
-    shm_tripwire *shm_tripwire_set(int fd, uint64_t offset, int *now)
+    shm_tripwire *shm_tripwire_set(int fd, uint64_t offset, bint in_memory, int *now)
     void shm_tripwire_remove(shm_tripwire *wire)
     bint shm_tripwire_holds(const shm_tripwire *wire)
     bint shm_tripwires_work()
@@ -12,7 +12,8 @@ cdef extern from "tripwire.h" nogil:
     size_t shm_page_bytes()
 
 cdef enum:
-    WIRE_AFTER = 16  # looks at the file's length, before a tripwire (two system calls) pays
+    WIRE_AFTER = 16  # looks at the file's length, before a tripwire (five system calls) pays
+    WIRE_AFTER_SURE = 4  # where the page is known to be there: it will have nothing to wait for
     WIRE_AGAIN = 1024  # looks until the next attempt, when the last page was not in memory
 
 
@@ -27,6 +28,9 @@ cdef class Reach:
         fd: of the file, open as long as this is used; -1: there is none, so it always reaches.
         offset: where what is mapped begins, in the file.
         length: of what is mapped, in bytes.
+
+    Attributes:
+        in_memory: all of the file is known to be; the user says so.
     """
 
     def __cinit__(self, int fd, uint64_t offset, size_t length):
@@ -46,20 +50,20 @@ cdef class Reach:
                 self.let_go()  # for good: it isn't the file that it was
         elif self._wait:
             self._wait -= 1
-            if self._wait == 0:
+            if self._wait <= (WIRE_AFTER - WIRE_AFTER_SURE if self.in_memory else 0):
                 self._set_wire()
         return shm_reaches(self.fd, self.offset + end)
 
     cdef void _set_wire(self) noexcept:
         cdef size_t page = shm_page_bytes()
         cdef uint64_t last = (self.offset + self.length - 1) & ~(page - 1)
+        self._wait = 0
         if last <= self.offset or self.length == 0:
             return
         cdef int now
-        self._wire = shm_tripwire_set(self.fd, last, &now)
+        self._wire = shm_tripwire_set(self.fd, last, self.in_memory, &now)
         self._wire_at = last - self.offset
-        if not now:
-            self._wait = WIRE_AGAIN
+        self._wait = 0 if now else WIRE_AGAIN
 
     cdef void refresh(self) noexcept:
         """Do without where somebody has installed another handler meanwhile."""

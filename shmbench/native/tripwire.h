@@ -88,7 +88,7 @@ static int shm_is_local(int fd) {
 
 /* A wire at the page of the file that begins at `offset`; NULL: it can't be had, or not `now`,
    since the page is not in memory, and a touch must not wait for a device. */
-static struct shm_tripwire *shm_tripwire_set(int fd, uint64_t offset, int *now) {
+static struct shm_tripwire *shm_tripwire_set(int fd, uint64_t offset, int in_memory, int *now) {
     unsigned char there = 0;
     *now = 1;
     if (!shm_is_local(fd) || !shm_tripwires_work()) return NULL;
@@ -97,7 +97,7 @@ static struct shm_tripwire *shm_tripwire_set(int fd, uint64_t offset, int *now) 
         if (wire->page) continue;
         void *page = mmap(NULL, shm_tripwire_page, PROT_READ, MAP_SHARED, fd, (off_t)offset);
         if (page == MAP_FAILED) return NULL;
-        if (mincore(page, shm_tripwire_page, &there) || !(there & 1)) {
+        if (!in_memory && (mincore(page, shm_tripwire_page, &there) || !(there & 1))) {
             munmap(page, shm_tripwire_page);
             *now = 0;
             return NULL;

@@ -158,7 +158,8 @@ class MapAhead:
         start, end = (page * PAGE_BYTES - self._skew for page in self.law.quiet())
         start, end = max(0, start), min(end, self._gate.length)
         if start < end:
-            self._gate.quiet(start, end, self._gate.there(start, end - start))
+            there = self._gate.all_there or self._gate.there(start, end - start)
+            self._gate.quiet(start, end, there)
 
     def _window(self, pieces: list[Prefetch], direction: int) -> None:
         self._look_ahead(pieces[-1])
@@ -181,7 +182,7 @@ class MapAhead:
         began_ns, began_pages = self._timed
         self._timed = now_ns, pages
         if began_ns == 0:  # the first window since a rest
-            return self._trial.on
+            return self._trial.begin(self._gate.run_ns)
         on = self._trial.window((now_ns - began_ns) / max(1, pages - began_pages))
         self._rest(self._trial.rest())
         return on

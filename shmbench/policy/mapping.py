@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
-from weakref import WeakMethod
+from weakref import ref
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from shmbench.policy.hints import HintLike, OnRefusal, Refusal, Strided
 from shmbench.policy.residency import Residency
 from shmbench.policy.settings import Ahead
 from shmbench.policy.stats import MappingStats
+from shmbench.policy.trial import SLOW_NS
 from shmbench.policy.watch import Watch, Watcher, source_of
 
 if TYPE_CHECKING:
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
 
 Policy = HintLike | Literal["map_ahead", "populate"]
 
-_WATCHING = {Hint.AUTO, Hint.KEEP, Hint.REVERSE, Hint.STRIDED, Hint.SEQUENTIAL_ONCE}
+_AHEAD = Ahead()
+_KERNELS_NAMES: dict[HintLike, HintLike] = {"map_ahead": "auto", "populate": "populate_read"}
+# No set: the hash of an Enum's member is a call of Python's, as dear as a system call.
+_WATCHING = (Hint.AUTO, Hint.KEEP, Hint.REVERSE, Hint.STRIDED, Hint.SEQUENTIAL_ONCE)
 
 
 class Mapping:
@@ -68,16 +72,14 @@ class Mapping:
         watch: Watch = False,
         on_refusal: OnRefusal = "raise",
     ) -> None:
-        self._settings = ahead or Ahead()
+        self._settings = ahead or _AHEAD
         self._lock = threading.Lock()
         self._helper = Prefetcher()
         self._refusals: list[Refusal] = []
         self._watch = source_of(watch)
         self._watcher: Watcher | None = None
         self._always = hint == "map_ahead"
-        self._hint: HintLike = {"map_ahead": "auto", "populate": "populate_read"}.get(
-            hint if isinstance(hint, str) else "", hint
-        )
+        self._hint: HintLike = _KERNELS_NAMES.get(hint, hint) if isinstance(hint, str) else hint
         self._kind = hints.hint_of(self._hint)
         self._lasting = Lasting.NO
         self._closed = False
@@ -94,7 +96,7 @@ class Mapping:
         """All that depends on the address."""
         self._backing = backing
         self._memory = backing.memory
-        size, skew = len(backing.memory), backing.address % PAGE_BYTES
+        size = len(backing.memory)
         fd = -1 if backing.fd is None else backing.fd
         self._gate = Gate(
             backing.address,
@@ -102,7 +104,7 @@ class Mapping:
             fd=fd,
             offset=backing.file_offset,
             memory=backing.memory,
-            attend=WeakMethod(self._attend),
+            owner=ref(self),
         )
         # Natively: a method of ours around it would cost as much as the rest of a warm read.
         self.read = self._gate.read  # type: ignore[method-assign]
@@ -110,10 +112,9 @@ class Mapping:
         self._gate.exact = self._kind is Hint.RANDOM
         if self._kind is Hint.AUTO and not self._always:
             self._gate.waking = self._settings.warm_after_bytes
+            self._gate.waking_left = self._settings.warm_left_bytes
+            self._gate.slow_ns = SLOW_NS
             self._gate.doze()
-        self._residency = Residency(
-            backing.address - skew, size + skew, backing.fd, backing.file_offset - skew
-        )
 
     def _map_ahead(self) -> MapAhead:
         """Made when it is first asked: many a mapping is closed before."""
@@ -122,12 +123,19 @@ class Mapping:
             self._ahead = MapAhead(
                 self._gate,
                 self._settings.law(step),
-                self._residency,
+                self._residency(),
                 self._helper,
                 always=self._always,
                 drop_behind=self._kind is Hint.SEQUENTIAL_ONCE,
             )
         return self._ahead
+
+    def _residency(self) -> Residency:
+        backing = self._backing
+        skew = backing.address % PAGE_BYTES
+        return Residency(
+            backing.address - skew, self.size + skew, backing.fd, backing.file_offset - skew
+        )
 
     def _start_watching(self) -> None:
         if self._watch and self.size:
@@ -458,7 +466,7 @@ class Mapping:
                 self._look_at(self._backing.grow())
                 self._gate.carry_on(before)
                 if self._ahead is not None:
-                    self._ahead.look_at(self._gate, self._residency)
+                    self._ahead.look_at(self._gate, self._residency())
                 self._start_watching()
 
     def _check_range(self, offset: int, length: int) -> None:

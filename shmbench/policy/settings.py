@@ -20,8 +20,10 @@ class Ahead:
             with 8, 25 with 512.
         budget_bytes: what a strided stream has ahead at most.
         streams: how many are followed at once.
-        warm_after_bytes: of a warm file that are read in a row, before the hint "auto" tries
-            whether mapping ahead pays; who reads less must not pay for a trial in vain.
+        warm_after_bytes: of a warm file that are read in a row and not looked at, then as many
+            that are timed, before the hint "auto" tries whether mapping ahead pays.
+        warm_left_bytes: that have to be left of the file then: what a trial costs in vain, some
+            0.1 ms, should be little beside the rest.
     """
 
     window_min_bytes: int = 64 << 10
@@ -29,7 +31,8 @@ class Ahead:
     steps_max: int = 512
     budget_bytes: int = 32 << 20
     streams: int = 16
-    warm_after_bytes: int = 48 << 20
+    warm_after_bytes: int = 2 << 20
+    warm_left_bytes: int = 32 << 20
 
     def law(self, step_bytes: int | None) -> Law:
         """The law with these windows, and the stride that is known beforehand."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from statistics import median
 
+SLOW_NS = 360.0  # a page of tmpfs takes the helper thread 270 ns and more
+
 
 class Trial:
     """Is populating ahead worth it? It compares the time a page with and without, again and again.
 
     Args:
-        slow_ns: a page must take so long without; below, the helper thread is the bottleneck, which
-            takes 270 ns a page of tmpfs and more.
+        slow_ns: a page must take so long without; below, the helper thread is the bottleneck.
         gain: the time with (median), as a part of the time without (shortest), that is good
             enough: in doubt, without.
         worse: a single window that takes so many times as long as without ends an attempt.
@@ -24,7 +25,7 @@ class Trial:
     def __init__(
         self,
         *,
-        slow_ns: float = 360.0,
+        slow_ns: float = SLOW_NS,
         gain: float = 0.95,
         worse: float = 1.15,
         samples: int = 3,
@@ -39,6 +40,13 @@ class Trial:
         self._with: list[float] = []
         self._skip = 0
         self.on = False
+
+    def begin(self, ns_a_page: float) -> bool:
+        """A run took so long a page until now, without (0: not known); populate its next window?"""
+        if not self.on and not self._skip and ns_a_page >= self._slow_ns:
+            self._turn(True, self._settle)
+            self._without = [ns_a_page]
+        return self.on
 
     def window(self, ns_a_page: float) -> bool:
         """A window took so long; populate the next one?"""
