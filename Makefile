@@ -37,7 +37,7 @@ docs-figures: $(STAMP)
 $(STAMP): $(SOURCES)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24" "setuptools>=77" "Cython>=3.1"
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[report,docs,mpi,dev]"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[report,docs,mpi,asv,dev]"
 	@touch $(STAMP)
 
 clean:

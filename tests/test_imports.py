@@ -16,7 +16,7 @@ LAYERS = (
     ("cli", "__main__"),
     ("session", "catalogue"),
     ("report", "compare", "doctor"),
-    ("tune",),
+    ("tune", "tracking"),
     ("runner",),
     ("worker", "job", "watchdog"),
     ("trial",),
