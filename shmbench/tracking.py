@@ -10,6 +10,7 @@ given: half of the time and more may be disturbed before that median moves.
 from __future__ import annotations
 
 import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ from shmbench.trial import Trial
 from shmbench.units import format_duration
 from shmbench.worker import Worker
 
-GROUPS = 8
+GROUPS = 6
 MPI_JOBS = 2
 _SAMPLING = SamplingOptions(batch_s=0.002, batches=3, retries=3, warmup_batches=3, group_s=0.05)
 _JOB_BUDGET_S = 0.5
@@ -118,7 +119,7 @@ def _of_jobs(case: Case, timeout_s: float) -> list[float]:
         output = Path(folder) / "job.json"
         command = ["-m", "shmbench", "run", *options, "--output", str(output)]
         for _ in range(MPI_JOBS):
-            status = start(launcher, case.ranks, command)
+            status = start(launcher, case.ranks, command, subprocess.DEVNULL)
             if not output.exists():
                 raise ShmbenchError(f"{case.label()}: the MPI job ended with status {status}")
             found = [r for r in load(output).results if r.workload == case.workload]

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from needs import need
+from slowed_ring import need_what_slows, slow_down
 
 ROOT = Path(__file__).parent.parent
 pytestmark = [pytest.mark.bar, pytest.mark.timeout(900)]
@@ -170,23 +171,11 @@ def slowed_copy(folder: Path, share: float, one_way_s: float) -> Path:
     """This package with a native ring that takes `share` of its latency longer to send."""
     copy = folder / "slowed"
     shutil.copytree(
-        ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "build", "results", "*.egg-info")
+        ROOT,
+        copy,
+        ignore=shutil.ignore_patterns(".git", ".venv", ".asv", "build", "results", "*.egg-info"),
     )
-    source = copy / "shmbench/native/ring.pyx"
-    text = source.read_text()
-    # The delay stands before the store that publishes the message.
-    patched = text.replace(
-        "            shm_store64(<uint64_t *>self._slot,",
-        "            shm_idle()\n            shm_store64(<uint64_t *>self._slot,",
-    )
-    assert patched != text
-    steps = max(1, round(share * one_way_s / step_s(folder)))
-    delay = (
-        'cdef extern from *:\n    """\n    static inline void shm_idle(void) {\n'
-        f"        for (int i = 0; i < {steps}; i++) {DELAY_STEP}\n"
-        '    }\n    """\n    void shm_idle() nogil\n\n\ncdef enum:\n    LINE'
-    )
-    source.write_text(patched.replace("cdef enum:\n    LINE", delay, 1))
+    slow_down(copy, share * one_way_s, folder)
     build = "from setuptools import setup; setup()"
     subprocess.run(
         [sys.executable, "-c", build, "build_ext", "--inplace"],
@@ -197,29 +186,9 @@ def slowed_copy(folder: Path, share: float, one_way_s: float) -> Path:
     return copy
 
 
-# The fence keeps the processor from doing it beside what comes before.
-DELAY_STEP = '__asm__ volatile("lfence; imulq $1, %%rax, %%rax" ::: "rax");'
-
-
-def step_s(folder: Path) -> float:
-    """Seconds that one step of the delay takes: a multiplication that waits for the last one."""
-    program = (
-        "#include <stdio.h>\n#include <time.h>\nint main() { struct timespec a, b;\n"
-        "clock_gettime(CLOCK_MONOTONIC, &a);\n"
-        f"for (int i = 0; i < 50000000; i++) {DELAY_STEP}\n"
-        "clock_gettime(CLOCK_MONOTONIC, &b);\n"
-        'printf("%f", ((b.tv_sec - a.tv_sec) * 1e9 + b.tv_nsec - a.tv_nsec) / 5e7); }\n'
-    )
-    (folder / "step.c").write_text(program)
-    subprocess.run(["cc", "-O2", "step.c", "-o", "step"], cwd=folder, check=True)
-    times = [subprocess.check_output([folder / "step"], text=True) for _ in range(5)]
-    return min(float(time) for time in times) * 1e-9
-
-
 def test_a_ring_slowed_by_a_tenth_is_reported(tmp_path: Path) -> None:
     two_cpus()
-    need(os.uname().machine == "x86_64", "the delay is x86-64 code", "run it on x86-64")
-    need(shutil.which("cc") is not None, "there is no C compiler", "apt-get install gcc")
+    need_what_slows()
     arguments = ("--workload", "ping_pong", "--channel", "spin", "--driver", "native")
     arguments += ("--size", "8", "--budget", "15")
     (tmp_path / "a").mkdir()
