@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SOURCES := pyproject.toml $(wildcard shmbench/native/*.pyx shmbench/native/*.pxd shmbench/native/*.h)
 
-.PHONY: bench test test-all bars lint types docs-figures clean
+.PHONY: bench test test-all bars lint types docs-figures history history-html clean
 
 bench: $(STAMP)
 	@mkdir -p results
@@ -33,6 +33,23 @@ types: $(STAMP)
 RESULT ?= results/policy.json
 docs-figures: $(STAMP)
 	$(BIN)/python -m shmbench.report.docs $(RESULT) docs/figures
+
+# The last COMMITS commits, by asv, and a site of all that was measured: see benchmarks/README.md.
+COMMITS ?= 5
+MACHINE ?= $(shell uname -n)
+WAIT    ?= 600
+ASV     := $(BIN)/python -m asv
+history: $(STAMP)
+	$(BIN)/shmbench asv preflight --wait $(WAIT)
+	$(ASV) machine --yes --machine $(MACHINE)
+	git rev-list --max-count=$(COMMITS) HEAD | \
+	    $(ASV) run HASHFILE:- --machine $(MACHINE) --record-samples --skip-existing-successful $(ASV_ARGS)
+
+history-html: $(STAMP)
+	$(BIN)/shmbench asv export
+	$(ASV) publish
+	$(BIN)/asv-tachyon install .asv/html
+	@echo "look at it with: $(BIN)/asv-tachyon serve .asv/html"
 
 $(STAMP): $(SOURCES)
 	$(PYTHON) -m venv $(VENV)

@@ -1,6 +1,6 @@
-"""Called by asv to build a commit: one wheel, kept for all environments.
+"""Called by asv to build a commit: one wheel, kept for all environments and all equal commits.
 
-wheel.py COMMIT BUILD_DIR BUILD_CACHE_DIR WHEELS_DIR
+wheel.py BUILD_DIR BUILD_CACHE_DIR WHEELS_DIR
 """
 
 from __future__ import annotations
@@ -14,24 +14,38 @@ from pathlib import Path
 KEPT = 30
 
 
-def main(commit: str, build: Path, cache: Path, wheels: Path) -> None:
-    kept = wheels / f"{commit}-{sys.implementation.cache_tag}"
+def main(build: Path, cache: Path, wheels: Path) -> None:
+    # What is built depends on these two; a commit that leaves them alone has the wheel of another.
+    parts = subprocess.check_output(
+        ["git", "rev-parse", "HEAD:shmbench", "HEAD:pyproject.toml"], cwd=build, text=True
+    )
+    key = "-".join([*(part[:16] for part in parts.split()), str(sys.implementation.cache_tag)])
+    kept, making = wheels / key, wheels / f"{key}.{os.getpid()}"
     if not kept.is_dir():
-        making = wheels / f"{kept.name}.{os.getpid()}"
+        making.mkdir(parents=True)
         try:
-            command = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-            subprocess.run(
-                [sys.executable, "-m", "pip", *command, "--wheel-dir", making, build], check=True
-            )
+            _build(build, making)
             making.rename(kept)
         finally:
             shutil.rmtree(making, ignore_errors=True)
+    os.utime(kept)
     (wheel,) = kept.glob("*.whl")
     shutil.copy(wheel, cache)
-    oldest_first = sorted(wheels.iterdir(), key=lambda each: each.stat().st_mtime)
-    for each in oldest_first[:-KEPT]:
+    latest_first = sorted(wheels.iterdir(), key=lambda each: -each.stat().st_mtime)
+    for each in latest_first[KEPT:]:
         shutil.rmtree(each, ignore_errors=True)
 
 
+def _build(build: Path, into: Path) -> None:
+    settings = into / "parallel.cfg"
+    settings.write_text(f"[build_ext]\nparallel = {os.cpu_count()}\n")
+    command = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run(
+        [sys.executable, "-m", "pip", *command, "--wheel-dir", into, build],
+        env={**os.environ, "DIST_EXTRA_CONFIG": str(settings)},
+        check=True,
+    )
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], *map(Path, sys.argv[2:]))
+    main(*map(Path, sys.argv[1:]))

@@ -15,10 +15,20 @@ MACHINE = "test-machine"
 WITHOUT_MPI = "asv.without_mpi.json"
 FACTOR = "1.08"
 
-# One part of the suite for the tests that run it again and again: what the ring concerns, and what
-# it does not. A ring of 15 % more latency is 15 % only where the message is small.
+# What a slower ring concerns: where a message is small, its latency is the ring's.
 CONCERNED = ("bench_ipc.RingLatency.track_time(8)", "bench_ipc.RingRate", "bench_ipc.Barrier")
-PART = r"HandOver|RingLatency.*\(8\)|RingRate|Barrier|Blocking.*\('pipe'\)"
+
+
+def part(*names: str) -> str:
+    """A regular expression for --bench that matches benchmarks by part of their name.
+
+    "RingLatency(8)" is a class with its parameter, "Barrier" one without.
+    """
+    return "|".join(re.escape(name).replace(r"\(", r"\.track_time\(") for name in names)
+
+
+# What is measured again and again: all that the ring concerns, and some that it doesn't.
+PART = part("HandOver", "RingLatency(8)", "RingRate", "Barrier", "Blocking('pipe')")
 
 
 class Clone:
@@ -74,14 +84,25 @@ class Clone:
             text=True,
         )
 
-    def continuous(self, base: str, new: str, *options: str) -> tuple[int, str, list[str]]:
+    def shmbench(self, *arguments: str) -> str:
+        command = [sys.executable, "-m", "shmbench", *arguments]
+        return subprocess.check_output(command, cwd=self.path, env=self.environment, text=True)
+
+    def continuous(
+        self, base: str, new: str, *options: str, bench: str = PART
+    ) -> tuple[int, str, list[str]]:
         """Exit code, all output, and the benchmarks that were reported as changed."""
         done = self.asv(
             *("continuous", "--factor", FACTOR, "--machine", MACHINE, "--interleave-rounds"),
-            *("--bench", PART, *options, base, new),
+            *("--bench", bench, *options, base, new),
         )
-        changed = re.findall(r"^\| [-+!] .*\| (bench_\S+) +\|$", done.stdout, flags=re.M)
+        changed = re.findall(r"^\| [-+!] .*\| (bench_[^|]+?) +\|$", done.stdout, flags=re.M)
         return done.returncode, done.stdout, changed
+
+    def compare(self, base: str, new: str) -> str:
+        """All benchmarks of two commits, a line each."""
+        done = self.asv("compare", "--factor", FACTOR, "--machine", MACHINE, base, new)
+        return "\n".join(line for line in done.stdout.splitlines() if "bench_" in line)
 
     def forget(self) -> None:
         """Drop all results, so that nothing of one comparison gets into the next."""

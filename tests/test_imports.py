@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "shmbench"
 LAYERS = (
     ("cli", "__main__"),
     ("session", "catalogue"),
+    ("preflight", "asv_export"),
     ("report", "compare", "doctor"),
     ("tune", "tracking"),
     ("runner",),
