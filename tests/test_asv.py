@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 import pytest
 from asv_harness import CONCERNED, MACHINE, PART, ROOT, Clone, part
-from needs import need
 from sample_results import sample_result
 from slowed_ring import need_what_slows, slow_down
 from test_asv_export import a_file
