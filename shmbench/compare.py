@@ -44,6 +44,7 @@ from numpy.typing import NDArray
 from shmbench import machine
 from shmbench.cases import Case
 from shmbench.errors import UsageError
+from shmbench.measure.distance import alike
 from shmbench.results import Limit, Result, ResultFile
 
 Direction = Literal[
@@ -275,10 +276,17 @@ class _Pair:
             as_measured = self.half_width < self.half_width_steady and abs(self.drift) <= beyond
             sure = sure_steady = sure if as_measured else sure_steady
         if steady <= beyond:
-            return "undecided", f"not beyond the machine's own drift of {math.exp(self.drift):.2f}x"
+            return "undecided", self._what_drifted()
         if not (sure and sure_steady):
             return "undecided", "within the noise of these runs"
         return ("worse" if sign > 0 else "better"), ""
+
+    def _what_drifted(self) -> str:
+        base, new = self.base.hand_over, self.new.hand_over
+        if base and new and not alike(base, new):
+            moved = f"the CPUs were {new / base:.2g} times as far apart as in the base run"
+            return f"{moved}: a hand-over took {1e9 * new:.0f} ns, not {1e9 * base:.0f} ns"
+        return f"not beyond the machine's own drift of {math.exp(self.drift):.2f}x"
 
 
 def _has_figure(result: Result) -> bool:

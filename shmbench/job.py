@@ -23,7 +23,7 @@ import msgspec
 
 from shmbench.errors import PeerFailed, UsageError
 from shmbench.group.mpi import Node, identity
-from shmbench.group.mpi_control import Control, control_bytes
+from shmbench.group.mpi_control import Control, control_bytes, lifeline
 from shmbench.measure.placement import Topology, read_topology
 from shmbench.native.process import set_parent_death_signal
 from shmbench.regions import RegionSpec
@@ -62,10 +62,13 @@ class Job:
         handle = self.node.allgather(region.handle() if region else None)[0]
         self._region = region or MemfdRegion.attach(handle, spec)
         self._control = Control(self._region.memory, self.node.size)
+        watched, self._lifeline = lifeline()
         processes = self.node.allgather((os.getpid(), self.node.world_rank))
+        lifelines = self.node.allgather(f"/proc/{os.getpid()}/fd/{watched}")
         if self.is_leader:
-            self._start_watchdog(handle, processes, output)
+            self._start_watchdog(handle, processes, lifelines, output)
         self.node.allgather(None)  # all have attached, and are watched
+        os.close(watched)
         if region is not None:
             region.unlink()
 
@@ -80,7 +83,11 @@ class Job:
         return self.node.world_rank == 0
 
     def _start_watchdog(
-        self, handle: str, processes: list[tuple[int, int]], output: Path | None
+        self,
+        handle: str,
+        processes: list[tuple[int, int]],
+        lifelines: list[str],
+        output: Path | None,
     ) -> None:
         environment = {
             name: value
@@ -90,6 +97,7 @@ class Job:
         arguments = {
             "handle": handle,
             "processes": processes,
+            "lifelines": lifelines,
             "output": str(output.resolve()) if output and self.is_first else None,
             "nodes": self.node.count,
             "mpi": self.mpi,

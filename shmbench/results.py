@@ -66,6 +66,8 @@ class Result(msgspec.Struct, kw_only=True):
         copies: how often the transport copies each byte.
         cpus: the CPU of each rank, verified while running.
         evidence: what the pages really were (smaps, PAGEMAP_SCAN), and where.
+        hand_over: seconds of a cache line's way between the first two ranks' CPUs, beside these
+            samples: how far apart the machine had them.
         mpi: which MPI the ranks belonged to: vendor, version, library, provider, job size.
     """
 
@@ -102,6 +104,7 @@ class Result(msgspec.Struct, kw_only=True):
     window: int | None = None
     cpus: list[int] = []
     evidence: dict[str, Any] | None = None
+    hand_over: float | None = None
     mpi: dict[str, Any] | None = None
     groups: int = 0
 

@@ -15,6 +15,7 @@ from shmbench.cases import Case
 from shmbench.channels import CHANNELS
 from shmbench.errors import ShmbenchError
 from shmbench.limits import LimitCase, limit_of
+from shmbench.measure.distance import Distances
 from shmbench.measure.flags import Flag
 from shmbench.measure.placement import Placement, Topology, resolve
 from shmbench.measure.sampling import SamplingOptions
@@ -45,12 +46,15 @@ class Effort:
 
     Attributes:
         budget_s: no round starts a case again after this; each case is measured at least once.
+        round_s: from the beginning of one round to that of the next, at least: what moves the
+            machine lasts for seconds, and samples of one moment would all agree.
         rule: when a single case is done.
         sampling: how much each process group measures.
         timeout_s: of one process group.
     """
 
     budget_s: float
+    round_s: float = 0.0
     rule: StoppingRule = field(default_factory=StoppingRule)
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     timeout_s: float = 30.0
@@ -64,6 +68,7 @@ class _Group:
     value: float
     trusted: bool
     histogram: bytes | None
+    hand_overs: list[float]
 
 
 @dataclass
@@ -71,6 +76,7 @@ class _Progress:
     """One case while the run goes on."""
 
     case: Case
+    distances: Distances
     placement: Placement | None = None
     groups: list[_Group] = field(default_factory=list)
     group_flags: Counter[str] = field(default_factory=Counter)
@@ -87,14 +93,18 @@ class _Progress:
             self.failure = report.failure
             return
         trusted = Flag.UNTRUSTED not in report.flags
-        self.groups.append(_Group(round_, report.value, trusted, report.histogram))
+        self.groups.append(
+            _Group(round_, report.value, trusted, report.histogram, report.hand_overs)
+        )
+        if self.placement is not None:
+            self.distances.add(self.placement.cpus, report.hand_overs)
         self.group_flags.update(flag for flag in report.flags if flag != Flag.UNTRUSTED)
         self.counters.update(report.counters)
         self.evidence = report.evidence
 
     def decide(self, rule: StoppingRule) -> None:
         """Is this case done? Disturbed groups are tried again, as often as there may be groups."""
-        self.decision = rule.decide([g.value for g in self.groups if g.trusted], self.spent_s)
+        self.decision = rule.decide([g.value for g in self._trusted()], self.spent_s)
         if self.decision is Decision.CONTINUE and len(self.groups) >= 2 * rule.max_groups:
             self.decision = Decision.MAX_GROUPS
 
@@ -102,12 +112,30 @@ class _Progress:
     def done(self) -> bool:
         return self.failure is not None or self.decision is not Decision.CONTINUE
 
+    def _at_usual_distance(self, group: _Group) -> bool:
+        return self.placement is None or self.distances.is_usual(
+            self.placement.cpus, group.hand_overs
+        )
+
+    def _trusted(self) -> list[_Group]:
+        """The groups that were not disturbed; which ones, changes with what the run has seen."""
+        return [g for g in self.groups if g.trusted and self._at_usual_distance(g)]
+
     def headline(self) -> tuple[list[_Group], list[Flag]]:
         """The groups that count, and UNTRUSTED where too many were disturbed to leave them out."""
-        trusted = [group for group in self.groups if group.trusted]
+        trusted = self._trusted()
         if 2 * len(trusted) <= len(self.groups):
             return self.groups, [Flag.UNTRUSTED] if self.groups else []
         return trusted, []
+
+    def displaced(self) -> int:
+        """How many groups were at another distance than most of the run."""
+        return sum(not self._at_usual_distance(group) for group in self.groups)
+
+    def hand_over_s(self) -> float | None:
+        """Of the groups that count, the median."""
+        seen = [each for group in self.headline()[0] for each in group.hand_overs]
+        return median(seen) if seen else None
 
     def samples(self) -> list[float]:
         """Of the groups that count, in the order measured."""
@@ -142,6 +170,8 @@ class _Progress:
         for flag, count in self.group_flags.items():
             if flag not in _ABOUT_A_GROUP or count >= _NOTICEABLE_SHARE * len(self.groups):
                 found.append(_FLAGS[flag])
+        if self.displaced():
+            found.append(Flag.DISPLACED)
         if self.placement is not None and self.placement.oversubscribed:
             found.append(Flag.OVERSUBSCRIBED)
         return [str(flag) for flag in Flag if flag in found]
@@ -154,7 +184,7 @@ class Run:
         cases: in the order in which each round takes them.
         explain: called before each trial with the share of the run that is done, and its label.
         checkpoint: called after each round; `results()` has what was measured until then.
-        clock: seconds.
+        clock, sleep: seconds.
     """
 
     def __init__(
@@ -166,12 +196,15 @@ class Run:
         explain: Callable[[float, str], None] = lambda share, label: None,
         checkpoint: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._effort = effort
         self._explain = explain
         self._checkpoint = checkpoint
         self._clock = clock
-        self._cases = [_Progress(case) for case in cases]
+        self._sleep = sleep
+        distances = Distances()
+        self._cases = [_Progress(case, distances) for case in cases]
         self._by_case = {progress.case: progress for progress in self._cases}
         for progress in self._cases:
             self._prepare(progress, topology)
@@ -210,6 +243,8 @@ class Run:
         start = self._clock()
         rounds = 0
         while open_cases := self._open_cases():
+            if rounds:
+                self._await_round(start, rounds)
             for progress in self._cases:
                 spent = self._clock() - start
                 if progress.case not in open_cases:
@@ -222,6 +257,11 @@ class Run:
                 self._try(progress, runner, rounds)
             rounds += 1
             self._checkpoint()
+
+    def _await_round(self, start: float, rounds: int) -> None:
+        """Sleep until this round may begin, but not beyond the budget."""
+        begin = min(rounds * self._effort.round_s, self._effort.budget_s)
+        self._sleep(max(0.0, start + begin - self._clock()))
 
     def _try(self, progress: _Progress, runner: TrialRunner, round_: int) -> None:
         assert progress.placement is not None
@@ -276,13 +316,17 @@ class Run:
             ),
             bytes_per_second=moved / middle if moved and middle else None,
             limit=limit,
-            counters={name: float(value) for name, value in progress.counters.items()},
+            counters={
+                **{name: float(value) for name, value in progress.counters.items()},
+                "displaced_groups": float(progress.displaced()),
+            },
             flags=progress.flags(self._effort.rule, limit),
             error=progress.failure,
             operation=workload.operation,
             copies=channel.copies if channel else None,
             cpus=list(progress.placement.cpus) if progress.placement else [],
             evidence=progress.evidence,
+            hand_over=progress.hand_over_s(),
             groups=len(progress.groups),
         )
 

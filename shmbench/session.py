@@ -30,6 +30,7 @@ from shmbench.workloads.policies import POLICIES
 _CHOSEN_BUDGET_S = 60.0
 _QUICK_BUDGET_S = 20.0
 _LINES_EVERY_S = 10.0
+_ROUND_S = 0.7
 _CHECKPOINTS_APART = 10  # times as long as one takes
 
 
@@ -157,7 +158,11 @@ def _effort(name: str | None, given: bool, budget_s: float | None, quick: bool) 
             "sampling": SamplingOptions(batches=5, retries=3, warmup_batches=5, group_s=0.3),
         }
     if name is None and given:
-        return {"budget_s": budget_s or _CHOSEN_BUDGET_S}
+        return {
+            "budget_s": budget_s or _CHOSEN_BUDGET_S,
+            "rule": StoppingRule(min_groups=10, max_groups=30),
+            "round_s": _ROUND_S,
+        }
     return {
         "budget_s": budget_s or SUITES[name or "quick"].budget_s,
         "rule": StoppingRule(max_groups=10),

@@ -20,6 +20,7 @@ from shmbench.channels import CHANNELS, Channel, ChannelSpec
 from shmbench.errors import ShmbenchError, ValidationFailed
 from shmbench.group import Group
 from shmbench.group.process import run_ranks
+from shmbench.measure.distance import hand_over_s
 from shmbench.measure.flags import Flag
 from shmbench.measure.sampling import Sample, SamplingOptions, sample
 from shmbench.native.histogram import Histogram
@@ -55,6 +56,7 @@ class RankReport(msgspec.Struct):
     evidence: dict[str, Any] | None
     histogram: bytes | None
     flags: list[Flag]  # the workload's own
+    hand_overs: list[float]
 
 
 class TrialReport(msgspec.Struct):
@@ -63,6 +65,8 @@ class TrialReport(msgspec.Struct):
     Attributes:
         value: seconds per operation, the median over batches; None when it failed.
         histogram: of single operations, as Histogram.to_bytes gives it.
+        hand_overs: seconds of a cache line's way between the first two ranks, before and after;
+            empty where they share a CPU.
     """
 
     value: float | None = None
@@ -70,6 +74,7 @@ class TrialReport(msgspec.Struct):
     counters: dict[str, float] = {}
     evidence: dict[str, Any] | None = None
     histogram: bytes | None = None
+    hand_overs: list[float] = []
     failure: Failure | None = None
 
 
@@ -189,7 +194,11 @@ def _run_rank(
     group.barrier()
     workload.validate()
     group.barrier()
+    apart = len(set(trial.cpus[:2])) > 1
+    hand_overs = [hand_over_s(group)] if apart else []
     measured = sample(group, workload, trial.sampling, workload.timing_rank)
+    if apart:
+        hand_overs.append(hand_over_s(group))
     if tuple(measured.cpus) != trial.cpus:
         raise ValidationFailed(
             f"ranks ran on CPUs {measured.cpus}, not on {list(trial.cpus)}",
@@ -202,7 +211,9 @@ def _run_rank(
     measured.counters |= _summed(group, workload.counters())
     if group.rank != 0:
         return b""
-    return msgspec.msgpack.encode(RankReport(measured, shown or None, histogram, workload.flags()))
+    return msgspec.msgpack.encode(
+        RankReport(measured, shown or None, histogram, workload.flags(), hand_overs)
+    )
 
 
 def _run_forked_rank(
@@ -261,4 +272,5 @@ def report_of(trial: Trial, answer: bytes) -> TrialReport:
         counters=report.sample.counters,
         evidence=report.evidence,
         histogram=report.histogram,
+        hand_overs=report.hand_overs,
     )

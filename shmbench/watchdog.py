@@ -2,8 +2,11 @@
 
 `python -m shmbench.watchdog ARGUMENTS` is started by the node's first rank, in a session of its
 own: a launcher that ends all ranks because one has died doesn't tell which, and the rank that
-writes the results may be the first to go. The watchdog sleeps until a rank ends (pidfd_open(2)), a
-rank says that it failed (SIGUSR1), or a trial's deadline is over.
+writes the results may be the first to go. The watchdog sleeps until a rank ends, a rank says that
+it failed (SIGUSR1), or a trial's deadline is over.
+
+A rank has ended when its pidfd_open(2) says so; but its launcher may know before that, and have
+ended another one meanwhile. So each rank has a lifeline, which is the first to tell.
 """
 
 from __future__ import annotations
@@ -39,12 +42,14 @@ class Arguments(msgspec.Struct):
     Attributes:
         handle: of the control memory.
         processes: process id and world rank, by rank of the node.
+        lifelines: paths of the pipes' reading ends, by rank of the node.
         output: the result file that this node writes; None for none.
         nodes: how many nodes the job has.
     """
 
     handle: str
     processes: list[tuple[int, int]]
+    lifelines: list[str]
     output: str | None
     nodes: int
     mpi: dict[str, Any]
@@ -59,11 +64,16 @@ class Watchdog:
         self._control = Control(self._region.memory, ranks)
         self._arguments = arguments
         self._epoll = select.epoll()
-        self._alive: dict[int, int] = {}  # by descriptor: the rank on the node
+        # By descriptor, the rank on the node: pipes that haven't hung up, processes that live.
+        self._lifelines: dict[int, int] = {}
+        self._alive: dict[int, int] = {}
         for rank, (pid, _) in enumerate(arguments.processes):
-            descriptor = os.pidfd_open(pid)
-            self._alive[descriptor] = rank
-            self._epoll.register(descriptor, select.EPOLLIN)
+            lifeline = os.open(arguments.lifelines[rank], os.O_RDONLY | os.O_NONBLOCK)
+            self._lifelines[lifeline] = rank
+            self._epoll.register(lifeline, select.EPOLLHUP)
+            process = os.pidfd_open(pid)
+            self._alive[process] = rank
+            self._epoll.register(process, select.EPOLLIN)
         # The signal only has to interrupt the waiting.
         self._wakes, wake = os.pipe()
         os.set_blocking(wake, False)
@@ -104,7 +114,8 @@ class Watchdog:
             if descriptor == self._wakes:
                 os.read(self._wakes, 1024)
                 continue
-            ended.append(self._alive.pop(descriptor))
+            of = self._lifelines if descriptor in self._lifelines else self._alive
+            ended.append(of.pop(descriptor))
             self._epoll.unregister(descriptor)
             os.close(descriptor)
         return ended

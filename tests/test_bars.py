@@ -98,11 +98,12 @@ def run(tmp_path: Path, *arguments: str, package: Path = ROOT) -> list[dict[str,
 
 
 def holds_in_one_of(tries: int, attempt: Callable[[], tuple[bool, str]]) -> None:
-    """On a shared machine a bar counts as held when one try of several holds it."""
+    """On a shared machine a bar counts as held when one try of several holds it; all are shown."""
     seen = []
-    for _ in range(tries):
+    for number in range(1, tries + 1):
         held, what = attempt()
         seen.append(what)
+        print(f"try {number} of {tries}: {'held' if held else 'not held'}: {what}")
         if held:
             return
     pytest.fail("; ".join(seen))

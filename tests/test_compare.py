@@ -118,6 +118,13 @@ class TestDrift:
         base = result_of(around(1), limit=0.6)
         assert verdict(base, result_of(around(1, seed=1), limit=0.5)) == "no change"
 
+    def test_cpus_that_were_moved_apart_are_named_as_the_reason(self) -> None:
+        base = result_of(around(5e-8), limit=4.5e-8, hand_over=4.5e-8)
+        new = result_of(around(2e-7), limit=1.8e-7, hand_over=1.8e-7)
+        (row,) = compare(file_of(base), file_of(new)).rows
+        assert row.direction == "undecided"
+        assert "4 times as far apart" in row.reason
+
     def test_another_limit_says_nothing_about_drift(self) -> None:
         base, new = result_of(around(1), limit=0.5), result_of(around(1.2, seed=1), limit=0.6)
         assert new.limit is not None

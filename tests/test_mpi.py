@@ -5,7 +5,9 @@ from __future__ import annotations
 import mmap
 import os
 import secrets
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +23,7 @@ from needs import need
 from shmbench.channels import CHANNELS
 from shmbench.clean import mpi_leftovers
 from shmbench.errors import Unavailable
+from shmbench.group.mpi_control import lifeline
 from shmbench.launch import find_launcher, probe, started_ranks
 from shmbench.results import FIXED_KEYS
 
@@ -180,6 +183,35 @@ def test_one_rank_that_fails_ends_the_job_and_is_named(
     assert done["median"] > 0
     assert failed["workload"] == "faulty"
     assert words in failed["error"]["message"]
+
+
+def test_a_lifeline_tells_a_death_before_the_connection_to_the_launcher_does() -> None:
+    def order_of_death() -> list[str]:
+        ours, launchers = socket.socketpair()
+        with ours, launchers:
+            reading, writing = lifeline()
+            child = os.fork()
+            if child == 0:
+                launchers.close()
+                os.close(reading)
+                time.sleep(60)
+                os._exit(0)
+            ours.close()
+            os.close(writing)
+            process = os.pidfd_open(child)
+            names = {process: "process", launchers.fileno(): "connection", reading: "lifeline"}
+            with select.epoll() as epoll:
+                for descriptor in names:
+                    epoll.register(descriptor, select.EPOLLIN)
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                order = [names[descriptor] for descriptor, _ in epoll.poll(1)]
+            os.close(process)
+            os.close(reading)
+            return order
+
+    for _ in range(20):
+        assert order_of_death() == ["lifeline", "connection", "process"]
 
 
 @pytest.mark.parametrize("fault", ["stop", pytest.param("hang", marks=pytest.mark.slow)])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
 
 import pytest
+from needs import need
 
 from shmbench.errors import CaseTimeout, PeerFailed, Unavailable
 from shmbench.group.process import ProcessGroup, run_ranks
+from shmbench.measure.distance import hand_over_s
 
 
 def children() -> set[str]:
@@ -28,6 +31,19 @@ def test_what_each_rank_returns_comes_back_in_rank_order(size: int) -> None:
     everyone = "|".join(f"from {rank}" for rank in range(size))
     expected = [f"{everyone} seen by {rank}".encode() for rank in range(size)]
     assert run_ranks(size, body, timeout_s=20) == expected
+
+
+def test_the_first_two_ranks_measure_how_far_apart_their_cpus_are() -> None:
+    cpus = sorted(os.sched_getaffinity(0))
+    need(len(cpus) >= 2, "this needs two CPUs", "run it on a machine with two")
+
+    def body(group: ProcessGroup) -> bytes:
+        os.sched_setaffinity(0, {cpus[min(group.rank, 1)]})
+        return json.dumps([hand_over_s(group) for _ in range(3)]).encode()
+
+    first, second, third = (json.loads(a) for a in run_ranks(3, body, timeout_s=20))
+    assert all(seconds > 0 for seconds in (*first, *second))
+    assert third == [0.0, 0.0, 0.0]
 
 
 def test_an_answer_may_be_larger_than_a_pipe_holds() -> None:

@@ -133,6 +133,46 @@ def test_a_case_that_is_always_disturbed_ends_and_says_that_it_can_not_be_truste
     assert "untrusted" in result.flags
 
 
+def test_groups_at_another_distance_than_most_of_the_run_are_left_out_and_tried_again() -> None:
+    def answer(case: Case, turn: int) -> TrialReport:
+        near, far = [50e-9, 52e-9], [50e-9, 210e-9]  # it moved away during the second group
+        return TrialReport(value=9e-6 if turn == 2 else 1e-6, hand_overs=far if turn == 2 else near)
+
+    (result,), script = measure([ping_pong()], answer, min_groups=5)
+    assert result.samples == [1e-6] * 5
+    assert len(script.order) == 6
+    assert "displaced" in result.flags
+    assert "untrusted" not in result.flags
+    assert result.counters["displaced_groups"] == 1
+    assert result.hand_over == pytest.approx(51e-9)
+
+
+def test_which_distance_is_usual_is_learnt_from_all_cases_on_the_same_cpus() -> None:
+    first, second = ping_pong("pipe"), ping_pong("tcp")
+
+    def answer(case: Case, turn: int) -> TrialReport:
+        far = case == first and turn == 1
+        return TrialReport(value=1e-6, hand_overs=[2e-7] * 2 if far else [5e-8] * 2)
+
+    results, _ = measure([first, second], answer, min_groups=3, max_groups=3)
+    assert [result.counters["displaced_groups"] for result in results] == [1, 0]
+
+
+def test_rounds_are_spread_over_time_but_not_beyond_the_budget() -> None:
+    script = Script(steady)
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        script.now_s += seconds
+
+    effort = Effort(budget_s=7.0, round_s=3.0, rule=StoppingRule(min_groups=5))
+    run = Run([ping_pong()], TWO_CPUS, effort, clock=script.clock, sleep=sleep)
+    run.measure(script)
+    assert slept == [2.0, 2.0, 0.0]
+    assert run.results()[0].groups == 3
+
+
 def test_a_result_stands_beside_its_limit_of_the_same_run() -> None:
     case = ping_pong("pipe")
     limit = limit_of(case)

@@ -20,6 +20,11 @@ class Group(Protocol):
     def size(self) -> int:
         """How many ranks there are."""
 
+    @property
+    def scratch(self) -> int:
+        """The address of 256 bytes that the ranks share, zero at first, for a measurement of how
+        the ranks themselves are placed."""
+
     def barrier(self) -> None:
         """Returns in each rank when all ranks have called it."""
 

@@ -12,6 +12,9 @@ Ranks that wait block on a word with futex(2), so they take no CPU from those th
 from __future__ import annotations
 
 import ctypes
+import fcntl
+import os
+import resource
 import struct
 from enum import IntEnum
 
@@ -22,6 +25,7 @@ _SLOTS_OFFSET = 4096
 _SLOT_BYTES = 8192
 _TRIAL_BYTES = 64 * 1024
 _EVERYBODY = 2**31 - 1
+_LIFELINE_FROM = 512  # what libraries open has lower numbers
 
 
 class _Word(IntEnum):
@@ -40,6 +44,23 @@ class _Word(IntEnum):
 def control_bytes(ranks: int) -> int:
     """How much shared memory the ranks of a node need."""
     return _SLOTS_OFFSET + ranks * _SLOT_BYTES + _TRIAL_BYTES + group_bytes(ranks)
+
+
+def lifeline() -> tuple[int, int]:
+    """A pipe that tells the end of this process before its launcher can know of it.
+
+    Linux closes the files of a process that ends from the highest number down (task_work is last
+    in, first out), so a pipe with a high number hangs up before the connection to the launcher, at
+    whose end the launcher may end the other ranks.
+
+    Returns:
+        The reading end, for others to open through /proc, and the writing end, to be kept.
+    """
+    reading, writing = os.pipe()
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    high = fcntl.fcntl(writing, fcntl.F_DUPFD_CLOEXEC, min(_LIFELINE_FROM, most // 2))
+    os.close(writing)
+    return reading, high
 
 
 class Control:

@@ -24,7 +24,8 @@ from shmbench.native import sync
 from shmbench.native.process import set_parent_death_signal
 
 _ITEM_BYTES_MAX = 64 * 1024
-_HEADER_BYTES = 4096  # the barrier's words
+_HEADER_BYTES = 4096  # the barrier's words, and the scratch
+_SCRATCH_OFFSET = 1024
 _SLOT_BYTES = _ITEM_BYTES_MAX + 8
 _GRACE_S = 0.1  # how long to listen for the cause after the first rank failed
 
@@ -46,6 +47,11 @@ class ProcessGroup:
         self.size = size
         self._memory = memoryview(memory)
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+    @property
+    def scratch(self) -> int:
+        """See Group.scratch."""
+        return self._address + _SCRATCH_OFFSET
 
     def barrier(self) -> None:
         """Returns in each rank when all ranks have called it."""

@@ -46,6 +46,11 @@ class Flag(StrEnum):
         "the batches still differed when the warm-up ended",
         "give it more time with --budget, or fix the CPU's frequency",
     )
+    DISPLACED = (
+        "displaced",
+        "the CPUs were nearer to each other, or farther, than in most of the run: left out",
+        "a hypervisor moves them: measure where virtual CPUs are bound to cores",
+    )
     FOREIGN_CPU = (
         "foreign_cpu",
         "others used a noticeable share of the ranks' CPUs meanwhile",
