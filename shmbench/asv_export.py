@@ -158,7 +158,7 @@ def _write(
     for workload, measured in by_workload.items():
         _add(written, _PREFIX + workload, measured)
     written.save(str(results))
-    return results / get_filename(machine, commit[0], environment)
+    return results / str(get_filename(machine, commit[0], environment))
 
 
 def _machine(results: Path, name: str, facts: dict[str, Any]) -> dict[str, str]:

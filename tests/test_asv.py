@@ -17,11 +17,10 @@ import msgspec
 import pytest
 from asv_harness import CONCERNED, MACHINE, PART, ROOT, Clone, part
 from sample_results import sample_result
-from slowed_ring import need_what_slows, slow_down
+from slowed_ring import need_what_slows, slow_down, slowed_copy
 from test_asv_export import a_file
 from test_report_browser import Opened, browser  # noqa: F401
 
-from shmbench import tracking
 from shmbench.results import save
 
 sys.path.insert(0, str(ROOT))
@@ -69,6 +68,7 @@ def test_every_benchmark_has_what_asv_and_its_readers_look_for(benchmark: type[T
 def test_a_commit_that_cannot_be_tracked_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "shmbench.tracking", None)
+    monkeypatch.delattr("shmbench.tracking", raising=False)
     with pytest.raises(NotImplementedError, match="nothing to track with"):
         bench_ipc.RingRate().setup(8)
 
@@ -141,12 +141,10 @@ def bar_clone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Clone, list[str
 
 def make_commits(clone: Clone, share: float, scratch: Path) -> list[str]:
     """A base, a commit that does the same thing, and one whose ring is slower by that share."""
-    case = tracking.find_case("ping_pong", channels=("spin",), driver="native", sizes=(8,))
-    samples = tracking.measure(case, timeout_s=60, groups=30)["samples"]
     base = clone.git("rev-parse", "main")
     same = clone.commit("Do the same", "same")
     clone.git("checkout", "-q", "main")
-    slow_down(clone.path, share * samples[len(samples) // 2], scratch)
+    slow_down(clone.path, slowed_copy(scratch, share)[1])
     slow = clone.commit("Be slower", "slower")
     clone.git("checkout", "-q", "main")
     return [base, same, slow]

@@ -96,7 +96,7 @@ def test_asv_compares_the_exports_of_two_commits(repository: Path) -> None:
     text = asv(repository, "compare", "--machine", "n1", "HEAD~1", "HEAD")
     (line,) = [line for line in text.splitlines() if "run.ping_pong" in line]
     assert line.split("|")[1].strip() == "+"
-    assert "1.30" in line
+    assert line.split("|")[4].strip() == "1.3"
 
 
 def test_a_second_export_adds_to_the_first_and_repeats_nothing(repository: Path) -> None:

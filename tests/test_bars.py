@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from needs import need
-from slowed_ring import need_what_slows, slow_down
+from slowed_ring import need_what_slows, slowed_copy
 
 ROOT = Path(__file__).parent.parent
 pytestmark = [pytest.mark.bar, pytest.mark.timeout(900)]
@@ -168,25 +168,6 @@ def test_a_ring_streams_at_nine_tenths_of_two_copies(tmp_path: Path) -> None:
     holds_in_one_of(5, attempt)
 
 
-def slowed_copy(folder: Path, share: float, one_way_s: float) -> Path:
-    """This package with a native ring that takes `share` of its latency longer to send."""
-    copy = folder / "slowed"
-    shutil.copytree(
-        ROOT,
-        copy,
-        ignore=shutil.ignore_patterns(".git", ".venv", ".asv", "build", "results", "*.egg-info"),
-    )
-    slow_down(copy, share * one_way_s, folder)
-    build = "from setuptools import setup; setup()"
-    subprocess.run(
-        [sys.executable, "-c", build, "build_ext", "--inplace"],
-        cwd=copy,
-        check=True,
-        capture_output=True,
-    )
-    return copy
-
-
 def test_a_ring_slowed_by_a_tenth_is_reported(tmp_path: Path) -> None:
     two_cpus()
     need_what_slows()
@@ -194,9 +175,7 @@ def test_a_ring_slowed_by_a_tenth_is_reported(tmp_path: Path) -> None:
     arguments += ("--size", "8", "--budget", "15")
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    base = run(tmp_path / "a", *arguments)
-    one_way_s = next(r["median"] for r in base if r["workload"] == "ping_pong")
-    slowed = slowed_copy(tmp_path, 0.10, one_way_s)
+    slowed, _ = slowed_copy(tmp_path, 0.10)
 
     def attempt() -> tuple[bool, str]:
         run(tmp_path / "a", *arguments)

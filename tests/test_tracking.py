@@ -16,7 +16,7 @@ from shmbench.clean import leftovers
 from shmbench.errors import CaseTimeout, ShmbenchError, Unavailable, UsageError
 from shmbench.measure.flags import Flag
 from shmbench.results import Failure
-from shmbench.tracking import faster_half, find_case, measure
+from shmbench.tracking import UsualDistance, faster_half, find_case, measure
 from shmbench.trial import Trial, TrialReport
 
 PIPE = {"channels": ("pipe",), "driver": "native", "sizes": (8,), "placements": ("same_cpu",)}
@@ -63,27 +63,62 @@ def test_what_a_machine_cannot_do_is_said_too() -> None:
         find_case("ping_pong", channels=("spin",), placements=("cross_node,smt",))
 
 
+def half(
+    *reports: TrialReport, groups: int, patience_s: float = 10.0, file: Path | None = None
+) -> list[float]:
+    """The faster half, by a clock that only waiting moves; all reports have to be used up."""
+    now = [0.0]
+    runner, distance = Script(*reports), UsualDistance(str(file) if file else None)
+    found = faster_half(
+        find_case("ping_pong", channels=("spin",), driver="native", sizes=(8,)),
+        runner,
+        distance,
+        groups=groups,
+        timeout_s=1,
+        patience_s=patience_s,
+        clock=lambda: now[0],
+        sleep=lambda seconds: now.append(now.pop() + seconds),
+    )
+    assert not runner.reports
+    distance.save()
+    return found
+
+
+def at(hand_over_s: float, *values: float) -> list[TrialReport]:
+    return [TrialReport(value=value, hand_overs=[hand_over_s] * 2) for value in values]
+
+
 def test_the_faster_half_of_the_groups_counts() -> None:
-    runner = Script(*of(5.0, 1.0, 200.0, 2.0, 200.0, 3.0))
-    case = find_case("ping_pong", **PIPE)
-    assert faster_half(case, runner, groups=6, timeout_s=1) == [1.0, 2.0, 3.0]
-    assert faster_half(case, Script(*of(4.0)), groups=1, timeout_s=1) == [4.0]
+    assert half(*of(5.0, 1.0, 200.0, 2.0, 200.0, 3.0), groups=6) == [1.0, 2.0, 3.0]
+    assert half(*of(4.0), groups=1) == [4.0]
 
 
 def test_a_disturbed_group_is_measured_again_but_not_for_ever() -> None:
     disturbed = TrialReport(value=9.0, flags=[str(Flag.UNTRUSTED)])
-    case = find_case("ping_pong", **PIPE)
-    again = Script(disturbed, *of(1.0), disturbed, *of(2.0))
-    assert faster_half(case, again, groups=2, timeout_s=1) == [1.0]
-    always = Script(*[disturbed] * 4)
-    assert faster_half(case, always, groups=2, timeout_s=1) == [9.0]
-    assert not always.reports
+    assert half(disturbed, *of(1.0), disturbed, *of(2.0), groups=2) == [1.0]
+    assert half(*[disturbed] * 7, groups=2, patience_s=1.0) == [9.0]
+
+
+def test_a_group_at_another_distance_than_earlier_calls_saw_is_measured_again(
+    tmp_path: Path,
+) -> None:
+    for _ in range(3):
+        half(*at(50e-9, 1.0), groups=1, file=tmp_path)
+    moved = [*at(200e-9, 9.0), *at(20e-9, 0.1)]
+    assert half(*moved, *at(52e-9, 1.0, 2.0), groups=2, file=tmp_path) == [1.0]
+
+
+def test_a_distance_that_stays_becomes_the_usual_one(tmp_path: Path) -> None:
+    half(*at(50e-9, 1.0), groups=1, file=tmp_path)
+    for _ in range(3):
+        assert half(*at(200e-9, 4.0), groups=1, patience_s=0.0, file=tmp_path) == [4.0]
+    assert half(*at(200e-9, 4.0), groups=1, file=tmp_path) == [4.0]
 
 
 def test_a_group_that_fails_fails_the_benchmark_with_its_reason() -> None:
     failed = TrialReport(failure=Failure(type="PeerFailed", message="rank 1 was killed"))
-    with pytest.raises(ShmbenchError, match=r"pipe.*rank 1 was killed"):
-        faster_half(find_case("ping_pong", **PIPE), Script(failed), groups=2, timeout_s=1)
+    with pytest.raises(ShmbenchError, match=r"spin.*rank 1 was killed"):
+        half(failed, groups=2)
 
 
 def test_samples_are_seconds_per_operation_in_the_form_of_asv() -> None:
