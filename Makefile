@@ -29,7 +29,7 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy --strict shmbench
 
-# The figures and tables of docs/policy.md, from a run of the suite policy.
+# The figures and tables of docs/policy.md, from one result file or several.
 RESULT ?= results/policy.json
 docs-figures: $(STAMP)
 	$(BIN)/python -m shmbench.report.docs $(RESULT) docs/figures

@@ -12,25 +12,19 @@ import click
 
 from shmbench import __version__
 from shmbench.errors import ResultFormatError, ShmbenchError, Unavailable, UsageError
+from shmbench.slurm.commands import slurm
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
 
+    from shmbench.peers import Peer
     from shmbench.results import ResultFile
-
-_LOG_WIDTH = 180  # where there is no terminal to ask
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else _LOG_WIDTH)
 
 
 def _show(*parts: RenderableType) -> None:
-    console = _console()
-    for part in parts:
-        console.print(part)
+    from shmbench.report.terminal import show
+
+    show(*parts)
 
 
 def _show_json(value: Any) -> None:
@@ -51,6 +45,15 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
     from shmbench.units import parse_bytes
 
     return parse_bytes(value)
+
+
+def _of_this_host(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    """A path with {host} in its name: many nodes may write into one directory."""
+    from shmbench.host import host_name
+
+    if value is None or "{host}" not in value.name:
+        return value
+    return value.with_name(value.name.replace("{host}", host_name()))
 
 
 def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
@@ -100,6 +103,10 @@ def cli() -> None:
 @click.option(
     "--one-node-at-a-time", is_flag=True, help="Of several nodes, one after the other measures."
 )
+@click.option(
+    "--across-nodes", is_flag=True, help="Also between the job's nodes, over the channels of MPI."
+)
+@click.option("--like", help="As this benchmark of OSU or IMB, e.g. osu_latency or PingPong.")
 @click.option("--driver", type=click.Choice(["native", "python"]), help="Only this driver.")
 @click.option(
     "--pages", callback=_names, help="untouched, prefault, thp, hugetlb; default: by region."
@@ -117,9 +124,15 @@ def cli() -> None:
 @click.option("--budget", "budget_s", type=click.FloatRange(0, min_open=True), help="Seconds.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=30.0)
 @click.option("--quick", is_flag=True, help="Two or three groups a case: rough figures, soon.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="The result file.")
+@click.option("--doctor", is_flag=True, help="Keep what `shmbench doctor` finds in the file, too.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=_of_this_host,
+    help="The result file; {host} in its name stands for this node's.",
+)
 def run(suite: str | None, output: Path | None, launcher: str | None, **options: Any) -> None:
-    """Measure SUITE (quick, ipc, policy, mpi, all), or what the options choose.
+    """Measure SUITE (quick, ipc, policy, mpi, survey, all), or what the options choose.
 
     Without a suite, the options choose from everything; without any, the suite is quick. Each case
     is measured in fresh groups of processes, all cases in turn, until its interval is narrow or the
@@ -130,10 +143,12 @@ def run(suite: str | None, output: Path | None, launcher: str | None, **options:
     from shmbench.session import measure
 
     _check_output(output)
-    in_turn = options.pop("one_node_at_a_time")
+    of_mpi = {name: options.pop(name) for name in _OF_MPI}
     if _over_mpi(launcher, suite, options["ranks"]):
-        _run_in_job(suite, output, in_turn, options)
+        _run_in_job(suite, output, of_mpi, options)
         return
+    for name in (name for name, value in of_mpi.items() if value):
+        raise UsageError(f"--{name.replace('_', '-')} is about MPI ranks", "add --launcher mpi")
     axes = {name: options.pop(name) for name in list(options) if name not in _EFFORT}
     _show_run(measure(suite, axes, output=output, **options), output)
 
@@ -161,23 +176,58 @@ def _over_mpi(launcher: str | None, suite: str | None, ranks: int | None) -> boo
 
 
 def _run_in_job(
-    suite: str | None, output: Path | None, in_turn: bool, options: dict[str, Any]
+    suite: str | None, output: Path | None, of_mpi: dict[str, Any], options: dict[str, Any]
 ) -> None:
     """What each rank of an MPI job does; the first shows the results of all nodes."""
     from shmbench.job import Job, run_job
-    from shmbench.session import measure
+    from shmbench.session_mpi import Wanted, measure
 
     options.pop("ranks")  # of the job; a case has as many as it can use
     axes = {name: options.pop(name) for name in list(options) if name not in _EFFORT}
     if suite is None and not any(axes.values()):
         suite = "mpi"
 
+    like = _peer(of_mpi["like"], axes)
+    wanted = Wanted(suite, axes, of_mpi["one_node_at_a_time"], of_mpi["across_nodes"], like)
+
     def lead(job: Job) -> None:
-        file = measure(suite, axes, output=output, job=job, in_turn=in_turn, **options)
-        if job.is_first:
+        file = measure(job, wanted, output, **options)
+        if job.is_first and like is not None:
+            _show_like(like, file)
+        elif job.is_first:
             _show_run(file, output)
 
     run_job(output, options["timeout_s"], lead)
+
+
+def _peer(name: str | None, axes: dict[str, Any]) -> Peer | None:
+    """The benchmark of others that is to be measured; it says what to measure, all but sizes."""
+    from shmbench.peers import peer_named
+
+    if name is None:
+        return None
+    for axis, value in axes.items():
+        if value is not None and axis not in ("sizes", "placements"):
+            raise UsageError(
+                f"--like {name} says itself what it measures: {axis} can't be chosen",
+                "choose with --size, --placement and --ranks only, or leave --like out",
+            )
+    return peer_named(name)
+
+
+def _show_like(peer: Peer, file: ResultFile) -> None:
+    """What that benchmark would have printed, for each host."""
+    from shmbench.report.peers import lines
+
+    for host in dict.fromkeys(result.host for result in file.results):
+        of_host = [result for result in file.results if result.host == host]
+        for line in lines(peer, of_host):
+            click.echo(line)
+    errors = [result.error for result in file.results if result.error]
+    for error in errors:
+        click.echo(f"shmbench: {error.message}; {error.remedy or ''}", err=True)
+    if errors or file.plan["interrupted"]:
+        sys.exit(1)
 
 
 def _show_run(file: ResultFile, output: Path | None) -> None:
@@ -190,7 +240,8 @@ def _show_run(file: ResultFile, output: Path | None) -> None:
         sys.exit(1)
 
 
-_EFFORT = ("budget_s", "timeout_s", "quick")
+_EFFORT = ("budget_s", "timeout_s", "quick", "doctor")
+_OF_MPI = ("one_node_at_a_time", "across_nodes", "like")
 
 
 def _check_output(output: Path | None) -> None:
@@ -389,6 +440,9 @@ def clean(dry_run: bool, directories: tuple[str, ...] | None) -> None:
         click.echo("nothing was left behind")
 
 
+cli.add_command(slurm)
+
+
 def _fail(message: str, code: int) -> NoReturn:
     from shmbench.group.mpi import is_first
 
@@ -398,6 +452,7 @@ def _fail(message: str, code: int) -> NoReturn:
 
 
 def _interrupt(number: int, frame: Any) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # a scheduler may send it again while we end
     raise KeyboardInterrupt
 
 

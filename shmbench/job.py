@@ -10,26 +10,37 @@ from __future__ import annotations
 
 import gc
 import os
+import platform
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from shmbench.errors import PeerFailed, UsageError
+from shmbench.errors import PeerFailed, ShmbenchError, UsageError
+from shmbench.group import Group
 from shmbench.group.mpi import Node, identity
 from shmbench.group.mpi_control import Control, control_bytes, lifeline
 from shmbench.measure.placement import Topology, read_topology
 from shmbench.native.process import set_parent_death_signal
 from shmbench.regions import RegionSpec
+from shmbench.regions.fixture import Fixtures
 from shmbench.regions.memfd import MemfdRegion
 from shmbench.results import Failure, Result
-from shmbench.trial import Trial, TrialReport, failure_of, report_of, run_standing_rank
+from shmbench.trial import (
+    Trial,
+    TrialReport,
+    failure_of,
+    fixture_of,
+    report_of,
+    run_standing_rank,
+)
 
 _WATCHDOG_START_S = 20.0
 _LAUNCHERS_VARIABLES = ("OMPI_", "PMIX_", "PMI_", "PRTE_", "HYDRA_", "MPI_LOCAL")
@@ -44,7 +55,9 @@ class Job:
 
     Attributes:
         node: this node's ranks.
-        topology: the CPUs that any rank of the node may use: launchers bind each to its own.
+        topology: the CPUs that any rank of the node may use: launchers bind each to its own. The
+            first rank of each node knows those of all nodes.
+        hosts: the names of the job's nodes, in their order, known to the first rank of each.
         mpi: which MPI this is, as it stands in each result.
     """
 
@@ -52,11 +65,17 @@ class Job:
         set_parent_death_signal(signal.SIGKILL)
         self.node = Node()
         self._timeout_s = timeout_s
+        self._fixtures = Fixtures()  # made by the first rank; nameless, so that none is left
         self.mpi = {**identity(), "job_ranks": self.node.world_size}
         affinities = self.node.allgather(os.sched_getaffinity(0))
         self._cpus = set[int]().union(*affinities)
         os.sched_setaffinity(0, self._cpus)
         self.topology: Topology = read_topology(allowed=self._cpus)
+        self.hosts: list[str] = []
+        if self.is_leader:
+            known = self.node.of_all_nodes((platform.node(), self.topology))
+            self.hosts = [host for host, _ in known]
+            self.topology = replace(self.topology, nodes=tuple(each for _, each in known))
         spec = RegionSpec(control_bytes(self.node.size))
         region = MemfdRegion.create(spec) if self.is_leader else None
         handle = self.node.allgather(region.handle() if region else None)[0]
@@ -127,13 +146,21 @@ class Job:
                 "start more ranks",
             )
             return TrialReport(failure=failure_of(why))
-        deadline_ns = time.monotonic_ns() + int(trial.timeout_s * 1e9)
-        self._control.begin(msgspec.msgpack.encode(trial), len(trial.cpus), deadline_ns)
+        try:
+            fixture = fixture_of(trial.case, self._fixtures)
+        except (ShmbenchError, OSError) as error:
+            return TrialReport(failure=failure_of(error))
+        if fixture is not None:
+            trial = msgspec.structs.replace(trial, fixture=fixture.handle())
+        self._begin(trial, len(trial.cpus))
         answer, failures = self._take_part(trial)
         self._control.end_trial()
-        if failures:
-            return TrialReport(failure=msgspec.msgpack.decode(failures[0], type=Failure))
-        return report_of(trial, answer)
+        return _report(trial, answer, failures)
+
+    def _begin(self, trial: Trial, ranks: int) -> None:
+        """Have the node's first ranks begin a trial."""
+        deadline_ns = time.monotonic_ns() + int(trial.timeout_s * 1e9)
+        self._control.begin(msgspec.msgpack.encode(trial), ranks, deadline_ns)
 
     def serve(self) -> None:
         """In the other ranks: take part in trials until the first rank says that it is over."""
@@ -153,12 +180,7 @@ class Job:
         control = self._control
         with ExitStack() as stack:
             try:
-                group = self.node.group(
-                    len(trial.cpus),
-                    control.group_memory,
-                    lambda: control.arrive(self.node.rank),
-                )
-                answer = run_standing_rank(trial, group, stack)
+                answer = run_standing_rank(trial, self._group(trial), stack)
             except KeyboardInterrupt:
                 raise  # the whole job is to end
             except BaseException as error:
@@ -172,6 +194,14 @@ class Job:
         control.closed()
         return answer, failures
 
+    def _group(self, trial: Trial) -> Group:
+        def arrived() -> None:
+            self._control.arrive(self.node.rank)
+
+        if trial.nodes is not None:
+            return self.node.across(trial.nodes, len(trial.cpus) // 2, arrived)
+        return self.node.group(len(trial.cpus), self._control.group_memory, arrived)
+
     def _fail(self, error: BaseException) -> None:
         failure = failure_of(error)
         if failure.remedy is None:
@@ -179,6 +209,38 @@ class Job:
         watchdog = self._control.fail(self.node.rank, msgspec.msgpack.encode(failure))
         with suppress(ProcessLookupError):
             os.kill(watchdog, signal.SIGUSR1)
+
+    # In the first rank of each node, for trials whose ranks are on two nodes.
+
+    def take_half(self, trial: Trial) -> TrialReport:
+        """Have this node's first ranks be one half of the trial's; the other node does the same."""
+        assert trial.nodes is not None
+        first, second = trial.nodes
+        self._begin(trial, len(trial.cpus) // 2)
+        answer, failures = self._take_part(trial)
+        # The deadline stays until both nodes are through: the watchdog is to see who hangs.
+        other = second if self.node.number == first else first
+        theirs = self.node.swap(other, msgspec.msgpack.encode(failures))
+        self._control.end_trial()
+        failures += msgspec.msgpack.decode(theirs, type=list[bytes])
+        if self.node.number != first and not failures:
+            return TrialReport()  # the other node has rank 0's answer
+        return _report(trial, answer, failures)
+
+    def agree(self, trouble: ShmbenchError | None) -> dict[str, str]:
+        """Collective over the nodes: those that can't measure, each with what is in its way.
+
+        Raises:
+            ShmbenchError: no node can; this node's own trouble.
+        """
+        found = self.node.of_all_nodes(str(trouble) if trouble else None)
+        if trouble is not None and all(found):
+            raise trouble
+        return {
+            f"node {number} ({host})": why
+            for number, (host, why) in enumerate(zip(self.hosts, found, strict=True))
+            if why
+        }
 
     # In the first rank of each node, between trials.
 
@@ -215,7 +277,14 @@ class Job:
 
     def end(self) -> None:
         """No further trial comes; the ranks go, and the watchdog after them."""
+        self._fixtures.close()
         self._control.end(time.monotonic_ns() + int(self._timeout_s * 1e9))
+
+
+def _report(trial: Trial, answer: bytes, failures: list[bytes]) -> TrialReport:
+    if failures:
+        return TrialReport(failure=msgspec.msgpack.decode(failures[0], type=Failure))
+    return report_of(trial, answer)
 
 
 def run_job(output: Path | None, timeout_s: float, lead: Callable[[Job], Any]) -> Any:

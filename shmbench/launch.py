@@ -60,6 +60,33 @@ class Launcher(msgspec.Struct, frozen=True):
         return [self.mpiexec, *self.arguments, "-n", str(ranks), *own]
 
 
+def sizes_of_a_job(launcher: Launcher, ranks: int) -> list[int]:
+    """Start a job, and ask each rank how many ranks it has.
+
+    Raises:
+        Unavailable: it doesn't start, or doesn't come to an end.
+    """
+    command = launcher.command(ranks, ["-m", "shmbench.group.mpi_probe", "size"])
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_S,
+            env={**launcher.environment, **os.environ},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            check=True,
+        )
+        return [int(line) for line in done.stdout.split()]
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        raise Unavailable(
+            f"a job of {ranks} ranks by {launcher.mpiexec} fails: {said[-1] if said else error}",
+            f"see what this says: {' '.join(command)}",
+        ) from error
+
+
 def started_ranks(environment: Mapping[str, str] = os.environ) -> int | None:
     """How many ranks the launcher of this process says it started; None without a launcher."""
     for name in _SIZE_VARIABLES:

@@ -77,6 +77,7 @@ def _of_policy(case: Case) -> LimitCase | None:
             region="file",
             directory=case.directory,
             file_bytes=case.file_bytes,
+            launcher=case.launcher,
         )
         return LimitCase("device, random reads at depth 64", device)
     limit = WORKLOADS.get(case.workload).warm_limit
@@ -88,11 +89,14 @@ def _of_policy(case: Case) -> LimitCase | None:
 def limit_of(case: Case) -> LimitCase | None:
     """The limit of a case; None where there is none to state.
 
-    There is none for the null channel, for ranks that share a CPU, and for more than two ranks.
+    There is none for the null channel, for ranks that share a CPU or are on two nodes, and for more
+    than two ranks.
     """
     if case.policy is not None:
         return _of_policy(case)
     if case.channel is None or case.placement == "same_cpu" or case.ranks != 2:
+        return None
+    if case.placement.startswith("across:") or not WORKLOADS.get(case.workload).has_limit:
         return None
     copies = min(2, CHANNELS.get(f"{case.driver}/{case.channel}").copies)
     if copies == 0:

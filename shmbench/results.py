@@ -69,6 +69,9 @@ class Result(msgspec.Struct, kw_only=True):
         hand_over: seconds of a cache line's way between the first two ranks' CPUs, beside these
             samples: how far apart the machine had them.
         mpi: which MPI the ranks belonged to: vendor, version, library, provider, job size.
+        figures: what else was measured, by name, one value for each of the samples: "_s" are
+            seconds per operation, "_share" are of 1. By the ranks' own clocks: "fastest_rank_s",
+            "mean_rank_s", "slowest_rank_s".
     """
 
     workload: str
@@ -107,20 +110,47 @@ class Result(msgspec.Struct, kw_only=True):
     hand_over: float | None = None
     mpi: dict[str, Any] | None = None
     groups: int = 0
+    figures: dict[str, list[float]] = {}
 
     def case(self) -> Case:
         """The case that was measured; two results are of the same thing when theirs are equal."""
         return Case(**{name: getattr(self, name) for name in Case.__struct_fields__})
 
 
+class NodeRun(msgspec.Struct, kw_only=True):
+    """One node of a file that was collected from many.
+
+    Attributes:
+        host: as in its results.
+        machine: its facts; empty where it left none.
+        doctor: what the doctor found on it, as `shmbench doctor --json` says it.
+        created: ISO time of its newest run.
+        error: why its results are missing, or not all there.
+    """
+
+    host: str
+    machine: dict[str, Any] = {}
+    doctor: list[dict[str, str | None]] = []
+    created: str = ""
+    error: Failure | None = None
+
+
 class ResultFile(msgspec.Struct, kw_only=True):
-    """A whole run: the machine, the plan that was asked for, and a result a case."""
+    """A whole run: the machine, the plan that was asked for, and a result a case.
+
+    Attributes:
+        machine: the facts; of many nodes those that all share.
+        doctor: what the doctor found before the run; None where it was not asked.
+        nodes: of a file that was collected from many; None for a run.
+    """
 
     schema: str
     machine: dict[str, Any]
     created: str
     plan: dict[str, Any]
     results: list[Result]
+    doctor: list[dict[str, str | None]] | None = None
+    nodes: list[NodeRun] | None = None
 
 
 def save(file: ResultFile, path: Path) -> None:

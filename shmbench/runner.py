@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,6 +13,7 @@ import msgspec
 from shmbench.cases import Case
 from shmbench.channels import CHANNELS
 from shmbench.errors import ShmbenchError
+from shmbench.host import host_name
 from shmbench.limits import LimitCase, limit_of
 from shmbench.measure.distance import Distances
 from shmbench.measure.flags import Flag
@@ -51,6 +51,7 @@ class Effort:
         rule: when a single case is done.
         sampling: how much each process group measures.
         timeout_s: of one process group.
+        sampling_of: for cases that are measured in another way.
     """
 
     budget_s: float
@@ -58,6 +59,7 @@ class Effort:
     rule: StoppingRule = field(default_factory=StoppingRule)
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     timeout_s: float = 30.0
+    sampling_of: Mapping[Case, SamplingOptions] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class _Group:
     trusted: bool
     histogram: bytes | None
     hand_overs: list[float]
+    figures: dict[str, float]
 
 
 @dataclass
@@ -94,7 +97,10 @@ class _Progress:
             return
         trusted = Flag.UNTRUSTED not in report.flags
         self.groups.append(
-            _Group(round_, report.value, trusted, report.histogram, report.hand_overs)
+            _Group(
+                *(round_, report.value, trusted, report.histogram),
+                *(report.hand_overs, report.figures),
+            )
         )
         if self.placement is not None:
             self.distances.add(self.placement.cpus, report.hand_overs)
@@ -140,6 +146,12 @@ class _Progress:
     def samples(self) -> list[float]:
         """Of the groups that count, in the order measured."""
         return [group.value for group in self.headline()[0]]
+
+    def figures(self) -> dict[str, list[float]]:
+        """What else was measured in each of the groups that count."""
+        groups, _ = self.headline()
+        names = groups[0].figures if groups else {}
+        return {name: [group.figures[name] for group in groups] for name in names}
 
     def histogram(self) -> Histogram | None:
         """The single operations of the groups that count."""
@@ -270,8 +282,9 @@ class Run:
             Trial(
                 progress.case,
                 progress.placement.cpus,
-                self._effort.sampling,
+                self._effort.sampling_of.get(progress.case, self._effort.sampling),
                 self._effort.timeout_s,
+                nodes=progress.placement.nodes,
             )
         )
         progress.take(report, self._clock() - before, round_)
@@ -286,7 +299,7 @@ class Run:
 
     def results(self) -> list[Result]:
         """A result for each case that was measured or failed, with its limit."""
-        host = socket.gethostname()
+        host = host_name()
         return [
             self._result(progress, host)
             for progress in self._cases
@@ -328,6 +341,7 @@ class Run:
             evidence=progress.evidence,
             hand_over=progress.hand_over_s(),
             groups=len(progress.groups),
+            figures=progress.figures(),
         )
 
     def _limit(self, progress: _Progress, samples: list[float]) -> Limit | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import nullcontext, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,14 +14,13 @@ from typing import Any, Protocol, Self
 from shmbench import __version__, machine
 from shmbench.cases import CACHES
 from shmbench.errors import UsageError
-from shmbench.job import Job
 from shmbench.measure.placement import Topology, read_topology
 from shmbench.measure.sampling import SamplingOptions
 from shmbench.measure.stopping import StoppingRule
 from shmbench.native.clock import clock_cost_ns, clock_step_ns
 from shmbench.regions import PAGES, REGIONS
 from shmbench.registry import nearest
-from shmbench.results import SCHEMA, ResultFile, save
+from shmbench.results import SCHEMA, Result, ResultFile, save
 from shmbench.runner import Effort, Run
 from shmbench.suites import SUITES, Plan, Selection, plan, suite
 from shmbench.worker import Worker
@@ -72,7 +72,7 @@ class _Bar:
         self._bar.update(self._task, completed=share, description=label, refresh=True)
 
 
-class _Lines:
+class Lines:
     """A plain line now and then, for logs."""
 
     def __init__(self) -> None:
@@ -93,13 +93,13 @@ class _Lines:
 
 def shown_progress() -> _Progress:
     """A bar on a terminal, lines elsewhere."""
-    return _Bar() if sys.stderr.isatty() else _Lines()
+    return _Bar() if sys.stderr.isatty() else Lines()
 
 
 _POLICY_AXES = ("policies", "caches", "file_sizes")
 
 
-def _check_axes(axes: dict[str, Any]) -> None:
+def check_axes(axes: dict[str, Any]) -> None:
     """Names that the plan would otherwise find too late, or never."""
     for name in axes.get("workloads") or ():
         WORKLOADS.get(name)
@@ -129,7 +129,7 @@ def _check_axes(axes: dict[str, Any]) -> None:
         )
 
 
-def _selections(name: str | None, axes: dict[str, Any]) -> tuple[Selection, ...]:
+def selections(name: str | None, axes: dict[str, Any]) -> tuple[Selection, ...]:
     """The suite's selections with the given axes in place of its own, or one of them alone."""
     given = {key: value for key, value in axes.items() if value is not None}
     known = {each.name for each in fields(Selection)}
@@ -150,7 +150,8 @@ def _selections(name: str | None, axes: dict[str, Any]) -> tuple[Selection, ...]
     return tuple(replace(each, **given) for each in chosen)
 
 
-def _effort(name: str | None, given: bool, budget_s: float | None, quick: bool) -> dict[str, Any]:
+def effort_of(name: str | None, given: bool, budget_s: float | None, quick: bool) -> dict[str, Any]:
+    """How much a suite, or what was given, may take: arguments of Effort."""
     if quick:
         return {
             "budget_s": budget_s or _QUICK_BUDGET_S,
@@ -170,6 +171,15 @@ def _effort(name: str | None, given: bool, budget_s: float | None, quick: bool) 
     }
 
 
+def plan_of(name: str | None, axes: dict[str, Any], topology: Topology) -> Plan:
+    """The cases of a suite or a choice; the axes were checked. Raises as `measure` does."""
+    asked_for = name is None and any(value is not None for value in axes.values())
+    chosen = plan(selections(name, axes), topology, asked_for=asked_for)
+    if not chosen.cases:
+        raise UsageError("nothing to measure: no case fits all options", why_nothing(chosen))
+    return chosen
+
+
 def measure(
     name: str | None,
     axes: dict[str, Any],
@@ -178,50 +188,41 @@ def measure(
     budget_s: float | None,
     timeout_s: float,
     quick: bool,
-    job: Job | None = None,
-    in_turn: bool = False,
+    doctor: bool = False,
 ) -> ResultFile:
     """Measure a suite or a choice, and keep the result file up to date meanwhile.
 
     Args:
         name: of the suite; None: what the axes choose, or quick where they choose nothing.
         axes: fields of Selection; those that are None are left as they are.
-        job: the MPI job whose ranks measure; None: processes that a worker forks.
-        in_turn: of the job's nodes, one after the other measures.
+        doctor: ask the doctor first, and keep what it finds in the result file.
 
     Raises:
         UsageError: an unknown name, or a choice with no case in it.
         Unavailable: a placement that this machine lacks.
     """
-    topology = job.topology if job else read_topology()
-    if job and job.node.size < 2:
-        raise UsageError("an MPI job with 1 rank on this node", "start 2 or more: -n, or --ranks")
-    _check_axes(axes)
+    topology = read_topology()
+    check_axes(axes)
+    chosen = plan_of(name, axes, topology)
     given = any(value is not None for value in axes.values())
-    wanted = axes if job is None else {**axes, "launcher": "mpi", "ranks": job.node.size}
-    chosen = plan(_selections(name, wanted), topology, asked_for=name is None and given)
-    if not chosen.cases:
-        raise UsageError("nothing to measure: no case fits all options", _why_nothing(chosen))
-    effort = Effort(timeout_s=timeout_s, **_effort(name, given, budget_s, quick))
-    file = _new_file(name, axes, effort, chosen)
-    if job is None:
-        with Worker() as worker:
-            _measure(file, chosen, topology, effort, output, worker)
-    else:
-        with job.turn() if in_turn else nullcontext():
-            _measure_in_job(file, chosen, effort, output, job)
-        file.results = job.exchange(file.results, last=True)
-        _save_in_job(file, output, job)
+    effort = Effort(timeout_s=timeout_s, **effort_of(name, given, budget_s, quick))
+    file = new_file(name, axes, effort, chosen, doctor=doctor)
+    with Worker() as worker:
+        _measure(file, chosen, topology, effort, output, worker)
     return file
 
 
-def _why_nothing(chosen: Plan) -> str:
+def why_nothing(chosen: Plan) -> str:
+    """The remedy for a plan that has no case."""
     for label, why in chosen.left_out.items():
         return f"left out: {label}: {why}"
     return "see `shmbench list` for what goes together"
 
 
-def _new_file(name: str | None, axes: dict[str, Any], effort: Effort, chosen: Plan) -> ResultFile:
+def new_file(
+    name: str | None, axes: dict[str, Any], effort: Effort, chosen: Plan, *, doctor: bool
+) -> ResultFile:
+    """A result file without results yet, with what the doctor finds where that is wanted."""
     facts = machine.facts()
     facts["clock_read_ns"] = round(clock_cost_ns(), 1)
     facts["clock_step_ns"] = clock_step_ns()
@@ -243,7 +244,49 @@ def _new_file(name: str | None, axes: dict[str, Any], effort: Effort, chosen: Pl
             "interrupted": True,  # until it is not
         },
         results=[],
+        doctor=_findings() if doctor else None,
     )
+
+
+def _findings() -> list[dict[str, str | None]]:
+    from shmbench.doctor import as_dicts, checks
+
+    return as_dicts(checks())
+
+
+class Record:
+    """Keeps the result file up to date: after each round, and between trials now and then.
+
+    So a kill costs little of what was measured, and keeping costs little of the time.
+
+    Args:
+        gather: the results so far.
+        write: keeps the file.
+    """
+
+    def __init__(
+        self, file: ResultFile, gather: Callable[[], list[Result]], write: Callable[[], None]
+    ) -> None:
+        self._file = file
+        self._gather = gather
+        self._write = write
+        self._at = time.monotonic()
+        self._start = self._at - file.plan["elapsed_s"]
+        self._cost_s = 0.0
+
+    def keep(self) -> None:
+        """Bring the file up to date."""
+        before = time.monotonic()
+        self._file.results = self._gather()
+        self._file.plan["elapsed_s"] = round(before - self._start, 1)
+        self._write()
+        self._at = time.monotonic()
+        self._cost_s = self._at - before
+
+    def keep_if_due(self) -> None:
+        """... where it takes a small part of the time."""
+        if time.monotonic() - self._at > _CHECKPOINTS_APART * self._cost_s:
+            self.keep()
 
 
 def _measure(
@@ -254,55 +297,19 @@ def _measure(
     output: Path | None,
     worker: Worker,
 ) -> None:
-    start = time.monotonic()
     progress = shown_progress()
 
-    def checkpoint() -> None:
-        file.results = session.results()
-        file.plan["elapsed_s"] = round(time.monotonic() - start, 1)
+    def explain(share: float, label: str) -> None:
+        record.keep_if_due()
+        progress.show(share, label)
+
+    def write() -> None:
         if output is not None:
             save(file, output)
 
-    session = Run(chosen.cases, topology, effort, explain=progress.show, checkpoint=checkpoint)
+    session = Run(chosen.cases, topology, effort, explain=explain, checkpoint=lambda: record.keep())
+    record = Record(file, session.results, write)
     with suppress(KeyboardInterrupt), progress:
         session.measure(worker)
         file.plan["interrupted"] = False
-    checkpoint()
-
-
-def _measure_in_job(
-    file: ResultFile, chosen: Plan, effort: Effort, output: Path | None, job: Job
-) -> None:
-    """As `_measure`, but what is done is kept after each trial: the death of any rank ends all."""
-    start = time.monotonic()
-    progress = _Lines()
-    checkpoint_s, checkpoint_at = 0.0, start
-
-    def checkpoint() -> None:
-        nonlocal checkpoint_s, checkpoint_at
-        before = time.monotonic()
-        own = job.annotate(session.results())
-        file.results = job.exchange(own, last=False)
-        file.plan["elapsed_s"] = round(before - start, 1)
-        _save_in_job(file, output, job)
-        checkpoint_at = time.monotonic()
-        checkpoint_s = checkpoint_at - before
-
-    def explain(share: float, label: str) -> None:
-        if time.monotonic() - checkpoint_at > _CHECKPOINTS_APART * checkpoint_s:
-            checkpoint()
-        if job.is_first:
-            progress.show(share, label)
-
-    session = Run(chosen.cases, job.topology, effort, explain=explain, checkpoint=checkpoint)
-    file.plan["mpi"] = {**job.mpi, "nodes": job.node.count}
-    with suppress(KeyboardInterrupt), progress:
-        session.measure(job)
-        file.plan["interrupted"] = False
-    checkpoint()
-    file.results = job.annotate(session.results())
-
-
-def _save_in_job(file: ResultFile, output: Path | None, job: Job) -> None:
-    if output is not None and job.is_first:
-        save(file, output)
+    record.keep()

@@ -154,6 +154,19 @@ SUITES["policy"] = Suite(
     ),
     780,
 )
+SUITES["survey"] = Suite(
+    "a minute that tells a slow node: latency, bandwidth, wake-ups, first touch",
+    (
+        Selection(("core_to_core",), placements=("representative",)),
+        Selection(("ping_pong",), ("spin",), driver="native", sizes=(8, 4 * _KIB)),
+        Selection(("ping_pong",), ("futex", "pipe"), driver="native", sizes=(8,)),
+        Selection(("stream",), ("spin",), driver="native", sizes=(4 * _KIB, _MIB, 8 * _MIB)),
+        Selection(("contention",), driver="native"),
+        Selection(("first_touch",), driver="native"),
+        Selection(("first_touch",), driver="native", regions=("anonymous",), pages=("thp",)),
+    ),
+    60,
+)
 _MPI_REGIONS = ("mpi_window_noncontig", "mpi_mmap", "posix_shm", "file", "memfd")
 _MPI_SIZES = (8, 4 * _KIB, _MIB, 4 * _MIB)
 SUITES["mpi"] = Suite(
@@ -164,14 +177,27 @@ SUITES["mpi"] = Suite(
             Selection(("ping_pong", "stream"), sizes=_MPI_SIZES),
             Selection(("ping_pong",), ("spin",), regions=_MPI_REGIONS, sizes=_MPI_SIZES),
             Selection(("bidirectional",), sizes=(_MIB,)),
+            Selection(("overlap", "one_sided", "one_sided_stream"), sizes=(8, 4 * _KIB, _MIB)),
+            Selection(("collective_overlap",), sizes=(4 * _KIB, _MIB)),
+            Selection(("open_region",), regions=("mpi_window", *_MPI_REGIONS), sizes=(_MIB,)),
             Selection(("fan_out", "fan_in", "multi_pair"), sizes=(8, 4 * _KIB, _MIB)),
             Selection(("barrier", "collective_barrier")),
             Selection(("bcast", "allreduce", "allgather", "alltoall"), sizes=_MPI_SIZES),
             Selection(("contention",)),
             Selection(("core_to_core",), placements=("representative",)),
+            # Does map-ahead by one rank help the others? And what if all have the policy?
+            Selection(("one_ahead",), driver="python", regions=_FILE, caches=("cold",)),
+            Selection(
+                ("one_ahead", "scan"),
+                driver="python",
+                regions=_FILE,
+                policies=("none", "populate", "map_ahead"),
+                caches=("warm",),
+                file_sizes=(_WARM_BYTES,),
+            ),
         )
     ),
-    240,
+    300,
 )
 SUITES["all"] = Suite(
     "all suites",
@@ -394,6 +420,13 @@ def layout(
     return channel_spec, ack_spec, region_spec
 
 
+def reaches_nodes(case: Case) -> bool:
+    """Can its ranks be on two nodes: in pairs, over a channel of MPI's?"""
+    if case.channel is None or not WORKLOADS.get(case.workload).across_nodes:
+        return False
+    return CHANNELS.get(f"{case.driver}/{case.channel}").needs_mpi
+
+
 def obstacle(case: Case, topology: Topology) -> Unavailable | None:
     """Why this machine can't measure a case; None when it can."""
     placement = resolve(case.placement, case.ranks, topology)
@@ -403,12 +436,17 @@ def obstacle(case: Case, topology: Topology) -> Unavailable | None:
             f"{case.workload} spins without yielding, and ranks share a CPU here",
             "choose a --placement with a CPU for each rank",
         )
-    if workload.family == "policy" and case.launcher == "mpi":
+    if workload.needs_fork and case.launcher == "mpi":
         return Unavailable(
-            f"{case.workload} maps files by itself: MPI ranks have no part in it",
+            f"{case.workload} wants processes made for it, which MPI ranks aren't",
             "take --launcher process",
         )
     channel_spec, _, region_spec = layout(case, yielding=placement.shares_cpu)
+    if placement.nodes is not None and not reaches_nodes(case):
+        return Unavailable(
+            f"{case.label()}: it needs memory that ranks on two nodes don't share",
+            "choose one of MPI's channels, and a workload of pairs such as ping_pong",
+        )
     if case.channel is not None:
         channel = CHANNELS.get(f"{case.driver}/{case.channel}")
         found = _launchable(channel, case.launcher) or channel.probe(channel_spec)

@@ -22,11 +22,12 @@ from shmbench.group import Group
 from shmbench.group.process import run_ranks
 from shmbench.measure.distance import hand_over_s
 from shmbench.measure.flags import Flag
+from shmbench.measure.placement import share_cpu
 from shmbench.measure.sampling import Sample, SamplingOptions, sample
 from shmbench.native.histogram import Histogram
 from shmbench.native.process import pin_to_cpu
 from shmbench.regions import REGIONS, Region, RegionSpec, Slice, Span
-from shmbench.regions.fixture import Fixture
+from shmbench.regions.fixture import Fixture, Fixtures
 from shmbench.regions.pages import evidence, prepare
 from shmbench.results import Failure
 from shmbench.suites import layout
@@ -41,12 +42,16 @@ class Trial(msgspec.Struct, frozen=True):
     Attributes:
         cpus: the CPU of each rank.
         timeout_s: until all ranks must have reported.
+        fixture: the handle of the file that the workload wants, where ranks don't inherit it.
+        nodes: of an MPI job, that have half of the ranks each; None: all are on one.
     """
 
     case: Case
     cpus: tuple[int, ...]
     sampling: SamplingOptions
     timeout_s: float = 30.0
+    fixture: str | None = None
+    nodes: tuple[int, int] | None = None
 
 
 class RankReport(msgspec.Struct):
@@ -57,6 +62,7 @@ class RankReport(msgspec.Struct):
     histogram: bytes | None
     flags: list[Flag]  # the workload's own
     hand_overs: list[float]
+    figures: dict[str, float]
 
 
 class TrialReport(msgspec.Struct):
@@ -66,7 +72,8 @@ class TrialReport(msgspec.Struct):
         value: seconds per operation, the median over batches; None when it failed.
         histogram: of single operations, as Histogram.to_bytes gives it.
         hand_overs: seconds of a cache line's way between the first two ranks, before and after;
-            empty where they share a CPU.
+            empty where they share a CPU, or no node.
+        figures: what else the trial measured, see `Result.figures`.
     """
 
     value: float | None = None
@@ -76,6 +83,7 @@ class TrialReport(msgspec.Struct):
     histogram: bytes | None = None
     hand_overs: list[float] = []
     failure: Failure | None = None
+    figures: dict[str, float] = {}
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -100,8 +108,8 @@ class _Opening:
     def of(cls, trial: Trial, stack: ExitStack) -> _Opening:
         """Make what has to be inherited; the stack releases it in the leader."""
         case = trial.case
-        shares_cpu = len(set(trial.cpus)) < len(trial.cpus)
-        channel_spec, ack_spec, region_spec = layout(case, yielding=shares_cpu)
+        yielding = share_cpu(trial.cpus, trial.nodes)
+        channel_spec, ack_spec, region_spec = layout(case, yielding=yielding)
         opening = cls(
             CHANNELS.get(f"{case.driver}/{case.channel}") if case.channel else None,
             channel_spec,
@@ -194,7 +202,7 @@ def _run_rank(
     group.barrier()
     workload.validate()
     group.barrier()
-    apart = len(set(trial.cpus[:2])) > 1
+    apart = trial.nodes is None and len(set(trial.cpus[:2])) > 1
     hand_overs = [hand_over_s(group)] if apart else []
     measured = sample(group, workload, trial.sampling, workload.timing_rank)
     if apart:
@@ -211,9 +219,22 @@ def _run_rank(
     measured.counters |= _summed(group, workload.counters())
     if group.rank != 0:
         return b""
+    figures = workload.figures() | _rank_figures(workload, trial.case, measured)
     return msgspec.msgpack.encode(
-        RankReport(measured, shown or None, histogram, workload.flags(), hand_overs)
+        RankReport(measured, shown or None, histogram, workload.flags(), hand_overs, figures)
     )
+
+
+def _rank_figures(workload: Workload, case: Case, measured: Sample) -> dict[str, float]:
+    """What the ranks took by their own clocks; nothing where only one of them has a time."""
+    times = [s / workload.operations(case) for s in measured.rank_seconds if s > 0]
+    if len(times) < 2:
+        return {}
+    return {
+        "fastest_rank_s": min(times),
+        "mean_rank_s": sum(times) / len(times),
+        "slowest_rank_s": max(times),
+    }
 
 
 def _run_forked_rank(
@@ -229,7 +250,21 @@ def run_standing_rank(trial: Trial, group: Group, stack: ExitStack) -> bytes:
 
     The caller closes the stack when all ranks are here: what closes may be collective.
     """
-    return _run_rank(trial, _Opening.of(trial, stack), group, stack, None)
+    fixture = None
+    if trial.fixture is not None:
+        fixture = Fixture.attach(trial.fixture)
+        stack.callback(fixture.close)
+    return _run_rank(trial, _Opening.of(trial, stack), group, stack, fixture)
+
+
+def fixture_of(case: Case, fixtures: Fixtures) -> Fixture | None:
+    """The file that the case's workload wants; None where it wants none.
+
+    Raises:
+        ShmbenchError, OSError: it can't be made.
+    """
+    wanted = WORKLOADS.get(case.workload).fixture(case)
+    return fixtures.get(wanted) if wanted else None
 
 
 def run_trial(trial: Trial, fixture: Fixture | None = None) -> TrialReport:
@@ -273,4 +308,5 @@ def report_of(trial: Trial, answer: bytes) -> TrialReport:
         evidence=report.evidence,
         histogram=report.histogram,
         hand_overs=report.hand_overs,
+        figures=report.figures,
     )

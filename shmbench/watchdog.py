@@ -12,7 +12,6 @@ ended another one meanwhile. So each rank has a lifeline, which is the first to 
 from __future__ import annotations
 
 import os
-import platform
 import select
 import signal
 import sys
@@ -26,6 +25,7 @@ import msgspec
 from shmbench.clean import mpi_leftovers, remove
 from shmbench.errors import ShmbenchError
 from shmbench.group.mpi_control import Control, control_bytes
+from shmbench.host import host_name
 from shmbench.regions import RegionSpec
 from shmbench.regions.memfd import MemfdRegion
 from shmbench.results import Failure, Result, load, save
@@ -135,7 +135,7 @@ class Watchdog:
         )
 
     def _process(self, rank: int) -> str:
-        return f"process {self._arguments.processes[rank][0]} on {platform.node()}"
+        return f"process {self._arguments.processes[rank][0]} on {host_name()}"
 
     def _said(self, failure: bytes) -> Failure:
         return msgspec.msgpack.decode(failure, type=Failure)
@@ -192,7 +192,7 @@ class Watchdog:
         path = Path(self._arguments.output)
         case = msgspec.msgpack.decode(trial, type=Trial).case
         file = load(path)
-        host = platform.node()
+        host = host_name()
         for result in file.results:
             if result.case() == case and result.host == host:
                 result.error = failure

@@ -23,8 +23,7 @@ from shmbench.clean import leftovers, remove
 from shmbench.errors import PeerFailed, ShmbenchError
 from shmbench.native.process import set_parent_death_signal
 from shmbench.regions.fixture import Fixture, Fixtures
-from shmbench.trial import Trial, TrialReport, failure_of, run_trial
-from shmbench.workloads import WORKLOADS
+from shmbench.trial import Trial, TrialReport, failure_of, fixture_of, run_trial
 
 _SPARE_S = 5.0  # beyond the ranks' own time-out, for the leader to clean up
 
@@ -75,8 +74,7 @@ def _clear(trial: Trial) -> None:
 def run_in_leader(trial: Trial, fixtures: Fixtures) -> TrialReport:
     """Fork a leader for one trial and wait for it; it is killed when it takes too long."""
     try:
-        wanted = WORKLOADS.get(trial.case.workload).fixture(trial.case)
-        fixture = fixtures.get(wanted) if wanted else None
+        fixture = fixture_of(trial.case, fixtures)
     except (ShmbenchError, OSError) as error:
         return TrialReport(failure=failure_of(error))
     read_end, write_end = os.pipe()
@@ -107,6 +105,9 @@ def run_in_leader(trial: Trial, fixtures: Fixtures) -> TrialReport:
 def main() -> None:
     """Serve trials until standard input ends."""
     set_parent_death_signal(signal.SIGKILL)
+    # A scheduler sends it to every process of a job: the parent is to decide what ends, and keep
+    # what was measured. The ranks inherit this.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not get between the frames
     with Fixtures() as fixtures:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -50,7 +53,9 @@ def launcher() -> Launcher:
         raise
 
 
-def run(command: list[str], extra: Mapping[str, str] | None = None) -> Ended:
+def run(
+    command: list[str], extra: Mapping[str, str] | None = None, deadline_s: float = DEADLINE_S
+) -> Ended:
     """Run to the end, or end it: TERM first, then KILL, for its whole session."""
     process = subprocess.Popen(
         command,
@@ -63,7 +68,7 @@ def run(command: list[str], extra: Mapping[str, str] | None = None) -> Ended:
         start_new_session=True,
     )
     try:
-        out, err = process.communicate(timeout=DEADLINE_S)
+        out, err = process.communicate(timeout=deadline_s)
     except subprocess.TimeoutExpired:
         for number in (signal.SIGTERM, signal.SIGKILL):
             with suppress(ProcessLookupError):
@@ -81,10 +86,58 @@ def mpirun(ranks: int, program: list[str], extra: Mapping[str, str] | None = Non
     return run(found.command(ranks, program), {**found.environment, **(extra or {})})
 
 
-def shmbench(*arguments: str, extra: Mapping[str, str] | None = None) -> Ended:
+def shmbench(
+    *arguments: str, extra: Mapping[str, str] | None = None, deadline_s: float = DEADLINE_S
+) -> Ended:
     """Run the command line in one process, as a user does."""
     launcher()
-    return run([sys.executable, "-m", "shmbench", *arguments], extra)
+    return run([sys.executable, "-m", "shmbench", *arguments], extra, deadline_s)
+
+
+@dataclass
+class Struck:
+    """What came of a job of which a rank was killed while it measured.
+
+    Attributes:
+        after_s: how long the job was there after the kill.
+        left: processes of the job that were there after it.
+    """
+
+    ended: Ended
+    after_s: float
+    left: list[str]
+
+
+def strike(
+    rank: int, output: Path, command: list[str], extra: Mapping[str, str] | None = None
+) -> Struck:
+    """Run a command that starts a job, and kill a rank of it once the result file is there."""
+    mark = secrets.token_hex(16)
+    killed_at = 0.0
+
+    def kill() -> None:
+        nonlocal killed_at
+        deadline = time.monotonic() + DEADLINE_S / 2
+        while time.monotonic() < deadline and not output.exists():
+            time.sleep(0.02)
+        time.sleep(0.3)
+        names = {f"{name}={rank}".encode() for name in ("PMI_RANK", "OMPI_COMM_WORLD_RANK")}
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                variables = set((process / "environ").read_bytes().split(b"\0"))
+                if f"SHMBENCH_TEST={mark}".encode() in variables and names & variables:
+                    os.kill(int(process.name), signal.SIGKILL)
+                    killed_at = time.monotonic()
+
+    striker = threading.Thread(target=kill)
+    striker.start()
+    ended = run(command, {**(extra or {}), "SHMBENCH_TEST": mark})
+    now = time.monotonic()
+    striker.join()
+    assert killed_at, ended.err
+    while (left := processes_with(mark)) and time.monotonic() < now + 5:
+        time.sleep(0.01)
+    return Struck(ended, now - killed_at, left)
 
 
 def results_of(path: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 from asv_harness import CONCERNED, MACHINE, PART, ROOT, Clone, part
 from sample_results import sample_result
-from slowed_ring import need_what_slows, slow_down, slowed_copy
+from slowed_ring import need_what_slows, slow_down, slowed_copy, steps_for
 from test_asv_export import a_file
 from test_report_browser import Opened, browser  # noqa: F401
 
@@ -144,7 +144,7 @@ def make_commits(clone: Clone, share: float, scratch: Path) -> list[str]:
     base = clone.git("rev-parse", "main")
     same = clone.commit("Do the same", "same")
     clone.git("checkout", "-q", "main")
-    slow_down(clone.path, slowed_copy(scratch, share)[1])
+    slow_down(clone.path, steps_for(share, slowed_copy(scratch)))
     slow = clone.commit("Be slower", "slower")
     clone.git("checkout", "-q", "main")
     return [base, same, slow]

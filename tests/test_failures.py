@@ -147,7 +147,7 @@ def test_a_rank_that_hangs_ends_the_case_with_its_time_out(worker: Worker, chann
     assert report.failure.remedy is not None
 
 
-@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGTERM, signal.SIGABRT])
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGHUP, signal.SIGABRT])
 def test_other_signals_are_named_as_well(worker: Worker, number: signal.Signals) -> None:
     report, victim = run_and(worker, case_of("stream", "native/spin"), number, 0.05)
     assert report.failure is not None

@@ -404,6 +404,9 @@ def test_a_forked_child_has_an_ordinary_mapping_and_can_not_stop_its_parents(
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         before = watcher.stats().faults
         shared.first_words([PAGES // 2])
+        deadline = time.monotonic() + 5  # the handler counts after it has mapped
+        while watcher.stats().faults == before and time.monotonic() < deadline:
+            time.sleep(0.001)
         assert watcher.stats().faults == before + 1
 
 

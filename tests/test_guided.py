@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from itertools import count, islice
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -357,6 +358,17 @@ def test_a_file_that_shrinks_under_way_is_an_error_with_its_path(on_disk: Mapped
         # The consumer must not touch what was handed out before: only its order is followed.
         for _ in follower:
             pass
+
+
+def test_no_item_is_handed_out_that_a_warm_file_has_no_more(mapped: MappedFile) -> None:
+    kernel.touch_read(mapped.address, mapped.size)
+    offsets = range(0, mapped.size, PAGE)
+    follower = mapped.follow(offsets)
+    for _ in range(500):
+        next(follower)
+    os.truncate(mapped.path, 600 * PAGE)
+    with pytest.raises(OSError, match=r"item 600, bytes \d+ to \d+, is gone"):
+        bytes(map(itemgetter(0), follower))  # all that is handed out may be touched
 
 
 def test_other_threads_run_while_a_cold_order_is_followed(on_disk: MappedFile) -> None:

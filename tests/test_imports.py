@@ -14,17 +14,18 @@ PACKAGE = Path(__file__).parent.parent / "shmbench"
 # From the top to the bottom; a layer may import from those below it, and from itself.
 LAYERS = (
     ("cli", "__main__"),
-    ("session", "catalogue"),
-    ("preflight", "asv_export"),
+    ("slurm", "preflight", "asv_export"),
+    ("session", "session_mpi", "catalogue"),
     ("report", "compare", "doctor"),
     ("tune", "tracking"),
     ("runner",),
-    ("worker", "job", "watchdog"),
+    ("worker", "job", "across", "watchdog"),
     ("trial",),
+    ("peers",),
     ("suites", "clean"),
     ("limits",),
     ("workloads",),
-    ("speedup",),
+    ("speedup", "survey"),
     ("results", "machine", "launch"),
     ("cases",),
     ("channels", "policy"),
@@ -32,7 +33,7 @@ LAYERS = (
     ("regions",),
     ("group",),
     ("native", "registry"),
-    ("units",),
+    ("units", "host"),
     ("errors",),
 )
 HEIGHT = {name: -depth for depth, names in enumerate(LAYERS) for name in names}
@@ -65,7 +66,7 @@ def test_imports_point_down(path: Path) -> None:
         return
     for module in imported(path):
         other = layer(module)
-        if other in ("errors", "units", "registry", "__version__"):
+        if other in ("errors", "units", "registry", "host", "__version__"):
             continue
         assert HEIGHT[own] >= HEIGHT[other], f"{own} imports {module}, which is above it"
 

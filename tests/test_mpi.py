@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import secrets
@@ -10,9 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from shmbench.channels import CHANNELS
 from shmbench.clean import mpi_leftovers
 from shmbench.errors import Unavailable
 from shmbench.group.mpi_control import lifeline
-from shmbench.launch import find_launcher, probe, started_ranks
+from shmbench.launch import Launcher, find_launcher, probe, sizes_of_a_job, started_ranks
 from shmbench.results import FIXED_KEYS
 
 HERE = Path(__file__).parent
@@ -126,6 +125,30 @@ def test_the_launcher_found_belongs_to_the_library() -> None:
         assert Path(found.mpiexec).parent == Path(sys.executable).parent
     shown = subprocess.run([found.mpiexec, "--version"], capture_output=True, text=True, check=True)
     assert ("Open MPI" in shown.stdout) == (found.mpi["vendor"] == "Open MPI")
+
+
+def test_the_doctor_tells_the_mpi_its_launcher_and_whether_ranks_find_each_other() -> None:
+    found = mpi_harness.launcher()
+    ended = mpi_harness.shmbench("doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(ended.out)}
+    for part in (found.mpi["vendor"], found.mpi["version"], found.mpi["provider"]):
+        assert part in checks["MPI"]["found"]
+    assert found.mpi["library"] in checks["MPI"]["found"]
+    assert found.mpiexec in checks["mpiexec"]["found"]
+    assert checks["MPI job"]["status"] == "ok"
+
+
+def test_a_launcher_of_another_mpi_is_seen_by_the_sizes_of_its_ranks(tmp_path: Path) -> None:
+    found = mpi_harness.launcher()
+    alone = tmp_path / "mpiexec"  # starts ranks that don't know of each other, as a wrong one does
+    alone.write_text('#!/bin/sh\nshift 2\n"$@" && "$@"\n')
+    alone.chmod(0o755)
+    wrong = Launcher(found.mpi, str(alone), (), {})
+    assert sizes_of_a_job(wrong, 2) == [1, 1]
+    assert sizes_of_a_job(found, 2) == [2, 2]
+    alone.write_text("#!/bin/sh\necho no such host >&2; exit 3\n")
+    with pytest.raises(Unavailable, match="no such host"):
+        sizes_of_a_job(wrong, 2)
 
 
 def test_without_an_mpi_library_the_remedy_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,31 +263,20 @@ def test_a_case_that_fails_in_all_ranks_costs_that_case_only(tmp_path: Path) -> 
 
 
 def test_a_rank_killed_from_outside_while_all_spin_ends_the_job(tmp_path: Path) -> None:
-    output, mark = tmp_path / "r.json", secrets.token_hex(16)
-
-    def strike() -> None:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and not output.exists():
-            time.sleep(0.02)
-        time.sleep(0.3)
-        for process in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                variables = (process / "environ").read_bytes().split(b"\0")
-                names = {b"PMI_RANK=1", b"OMPI_COMM_WORLD_RANK=1"}
-                if f"SHMBENCH_TEST={mark}".encode() in variables and names & set(variables):
-                    os.kill(int(process.name), signal.SIGKILL)
-
-    striker = threading.Thread(target=strike)
-    striker.start()
-    ended = mpi_harness.shmbench(
-        *("run", "--launcher", "mpi", "--workload", "ping_pong", "--channel", "spin"),
-        *("--size", "8", "--budget", "60", "--output", str(output)),
-        extra={"SHMBENCH_TEST": mark},
+    output = tmp_path / "r.json"
+    options = ("--workload", "ping_pong", "--channel", "spin", "--size", "8", "--budget", "60")
+    mpi_harness.launcher()
+    struck = mpi_harness.strike(
+        1,
+        output,
+        [
+            *(sys.executable, "-m", "shmbench", "run", "--launcher", "mpi", *options),
+            *("--output", str(output)),
+        ],
     )
-    striker.join()
-    assert ended.code == 1
-    assert "rank 1 (process" in ended.err
-    assert mpi_harness.processes_with(mark) == []
+    assert struck.ended.code == 1
+    assert "rank 1 (process" in struck.ended.err
+    assert struck.left == []
     messages = [r["error"]["message"] for r in mpi_harness.results_of(output) if r["error"]]
     assert any("rank 1" in message for message in messages)
 

@@ -15,8 +15,10 @@ from shmbench.measure.placement import (
     NAMES,
     Cpu,
     Topology,
+    across,
     available,
     closest_pair_name,
+    node_pairs,
     pairs,
     read_topology,
     relation,
@@ -277,3 +279,30 @@ def test_the_representatives_are_one_pair_a_name(topology: Topology) -> None:
 @given(st.sets(st.integers(0, 200)))
 def test_a_list_of_cpus_reads_back_as_written(cpus: set[int]) -> None:
     assert parse_cpus(format_cpus(cpus)) == sorted(cpus)
+
+
+def test_ranks_across_nodes_are_half_on_each_and_share_a_cpu_only_within_a_node(
+    small_vm: Topology, laptop: Topology
+) -> None:
+    job = Topology(small_vm.cpus, small_vm.online, nodes=(small_vm, laptop))
+    pair = resolve(across(0, 1), 2, job)
+    assert (pair.cpus, pair.nodes, pair.shares_cpu) == ((0, 0), (0, 1), False)
+    many = resolve(across(1, 0), 8, job)
+    assert many.nodes == (1, 0)
+    assert len(set(many.cpus[:4])) == 4
+    assert many.shares_cpu  # four ranks on the two CPUs of node 0
+    assert many.oversubscribed
+
+
+def test_a_placement_across_nodes_that_are_not_there_has_a_remedy(small_vm: Topology) -> None:
+    with pytest.raises(Unavailable, match="--across-nodes"):
+        resolve(across(0, 1), 2, small_vm)
+    job = Topology(small_vm.cpus, small_vm.online, nodes=(small_vm, small_vm))
+    for name, ranks in (("across:0", 2), ("across:0-0", 2), ("across:0-1", 3)):
+        with pytest.raises(UsageError, match="two nodes of the job"):
+            resolve(name, ranks, job)
+
+
+def test_many_nodes_are_measured_with_their_neighbours_only() -> None:
+    assert node_pairs(3) == [(0, 1), (0, 2), (1, 2)]
+    assert node_pairs(100) == [(n, n + 1) for n in range(99)]

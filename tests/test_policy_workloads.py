@@ -111,7 +111,10 @@ def test_native_loops_read_the_same_bytes(fixtures):
 @pytest.mark.slow
 @pytest.mark.parametrize("workload", READS)
 def test_every_variant_driver_and_file_system_has_a_figure(workload, fixtures):
-    check_reading(cases_of(workloads=(workload,)), fixtures)
+    # Each variant with the kernel's default, each policy with the first variant: they don't meet.
+    first = WORKLOADS.get(workload).variants[0]
+    cases = cases_of(workloads=(workload,))
+    check_reading([c for c in cases if c.variant == first or c.policy == "none"], fixtures)
 
 
 @pytest.mark.parametrize("workload", MAPPINGS)

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console, RenderableType
 from sample_results import sample_file, sample_machine, sample_result
 
+from shmbench import peers
 from shmbench.compare import compare
 from shmbench.errors import Unavailable
 from shmbench.measure.flags import Flag
@@ -55,6 +56,12 @@ class TestWords:
         legend = text.legend(["preempted", "untrusted", "preempted", "of another version"])
         assert [flag for flag, _, _ in legend] == ["preempted", "untrusted", "of another version"]
         assert legend[1][1:] == (Flag.UNTRUSTED.text, Flag.UNTRUSTED.hint)
+
+    def test_further_figures_are_shares_and_durations_over_all_groups(self) -> None:
+        found = sample_result(figures={"hidden_share": [0.2, 0.4, 0.9], "alone_s": [2e-6]})
+        assert text.further(found) == "hidden 40 %, alone 2 us"
+        assert "hidden" in shown(tables.results_table(file_of(found)))
+        assert "hidden" not in shown(tables.results_table(file_of(sample_result())))
 
     def test_what_does_not_apply_is_not_among_the_conditions(self) -> None:
         bare = sample_result(region=None, pages=None, first_touch=None)
@@ -286,6 +293,14 @@ class TestPage:
         assert rows == len(file.results)
         badges = [a["class"] for tag, a in page.tags if tag == "span" and "class" in a]
         assert badges.count("driver python") >= sum(r.driver == "python" for r in file.results)
+
+    def test_the_names_of_other_benchmarks_are_there_where_mpi_ranks_measured(
+        self, tmp_path: Path
+    ) -> None:
+        by_mpi = sample_result(launcher="mpi", driver="python", channel="mpi_p2p")
+        data = _Page(page_of(tmp_path, file_of(by_mpi))).data
+        assert {row[1] for row in peers.table()} <= set(data)
+        assert "osu_latency" not in _Page(page_of(tmp_path, file_of(sample_result()))).data
 
     def test_machine_plan_flags_and_failures_are_there(self, tmp_path: Path) -> None:
         data = "\n".join(_Page(page_of(tmp_path, sample_file())).data)

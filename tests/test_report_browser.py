@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from many_nodes import make_nodes, plant_five, write_nodes
 from needs import need
 from sample_results import sample_file, sample_result
 
 from shmbench.report.html import write_report
 from shmbench.results import ResultFile, load
+from shmbench.slurm.collect import collect
 
 RECORDED = Path(__file__).parent / "recorded" / "policy.json"
 
@@ -155,6 +157,30 @@ def test_the_map_of_the_policies_draws_and_its_tables_open(browser: Any, tmp_pat
     for summary in figure.locator("summary").all():
         summary.click()
     assert figure.locator("table:visible").count() == 2
+    opened.page.set_viewport_size({"width": 600, "height": 900})
+    opened.page.wait_for_function("() => document.documentElement.scrollWidth <= 600")
+    assert opened.complaints == []
+    assert opened.requests == [path.as_uri()]
+    opened.page.close()
+
+
+def test_the_strips_of_many_nodes_draw_and_name_the_slow_ones(browser: Any, tmp_path: Path) -> None:
+    nodes = make_nodes(60)
+    planted = plant_five(nodes)
+    write_nodes(nodes, tmp_path)
+    path = tmp_path / "survey.html"
+    write_report([collect([tmp_path])], path)
+    opened = Opened(browser, path, viewport={"width": 1300, "height": 1600})
+    plot = opened.page.locator(".plot").first
+    assert plot.get_attribute("aria-label").startswith("60 nodes compared, native driver")
+    assert plot.locator(".point").count() == 60 * 24
+    names = set(plot.locator(".textpoint").all_text_contents()) - {""}
+    assert names == set(planted)
+    rows = opened.page.locator(".nodes tbody tr")
+    assert set(rows.locator("th").all_text_contents()) == set(planted)
+    assert "governor: powersave" in " ".join(rows.all_text_contents())
+    opened.page.locator("figure summary").first.click()
+    assert opened.page.locator("figure table:visible tbody tr").count() == 24
     opened.page.set_viewport_size({"width": 600, "height": 900})
     opened.page.wait_for_function("() => document.documentElement.scrollWidth <= 600")
     assert opened.complaints == []

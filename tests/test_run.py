@@ -15,6 +15,7 @@ import pytest
 from needs import need
 
 from shmbench.regions.names import fresh_name, stale_names
+from shmbench.results import load
 
 FIXED_KEYS = {
     *("workload", "channel", "region", "pages", "policy", "cache", "directory", "file_bytes"),
@@ -156,7 +157,7 @@ def test_an_interrupt_keeps_what_was_measured_and_leaves_nothing(
         text=True,
     )
     deadline = time.monotonic() + 60
-    while not output.exists() and time.monotonic() < deadline:
+    while not (output.exists() and load(output).results) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(number)
     shown, errors = process.communicate(timeout=30)

@@ -10,6 +10,7 @@ from shmbench.cases import Case
 from shmbench.limits import limit_of
 from shmbench.measure.flags import Flag
 from shmbench.measure.placement import Cpu, Topology
+from shmbench.measure.sampling import SamplingOptions
 from shmbench.measure.stopping import StoppingRule
 from shmbench.native.histogram import Histogram
 from shmbench.results import Failure, Result
@@ -282,3 +283,29 @@ def test_what_was_measured_until_an_interrupt_is_kept() -> None:
     with pytest.raises(KeyboardInterrupt):
         run.measure(script)
     assert [len(result.samples) for result in run.results()] == [2, 2]
+
+
+def test_further_figures_are_kept_one_for_each_group_that_counts() -> None:
+    def answer(case: Case, count: int) -> TrialReport:
+        flags = [str(Flag.UNTRUSTED)] if count == 2 else []
+        return TrialReport(value=1e-6, flags=flags, figures={"hidden_share": count / 10})
+
+    (result,), _ = measure([ping_pong(placement="same_cpu")], answer, min_groups=3, max_groups=3)
+    assert result.figures == {"hidden_share": [0.1, 0.3, 0.4]}
+    assert len(result.samples) == 3
+
+
+def test_a_case_with_a_sampling_of_its_own_is_measured_by_it() -> None:
+    seen: dict[int | None, int | None] = {}
+
+    class Recording(Script):
+        def run(self, trial: Trial) -> TrialReport:
+            seen[trial.case.message_bytes] = trial.sampling.iterations
+            return super().run(trial)
+
+    small, large = ping_pong(placement="same_cpu"), ping_pong(size=64, placement="same_cpu")
+    script = Recording(lambda case, count: TrialReport(value=1e-6))
+    own = {small: SamplingOptions(iterations=7)}
+    effort = Effort(budget_s=9.0, rule=StoppingRule(1, 1), sampling_of=own)
+    Run([small, large], TWO_CPUS, effort, clock=script.clock).measure(script)
+    assert seen == {8: 7, 64: None}

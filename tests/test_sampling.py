@@ -102,6 +102,15 @@ def test_a_batch_lasts_as_long_as_wanted_or_is_a_single_iteration(iteration_ns):
     assert len(script.batches) < 40
 
 
+def test_a_given_number_of_iterations_is_one_batch_after_its_warm_up():
+    script = Script(1000.0)
+    options = SamplingOptions(batches=1, retries=0, iterations=1000, warmup_iterations=100)
+    taken = script.sample(options)
+    assert [iterations for iterations, _ in script.batches] == [100, 1000]
+    assert [batch.iterations for batch in taken.batches] == [1000]
+    assert taken.rank_seconds == [pytest.approx(1e-6)]
+
+
 def test_a_subject_faster_than_the_clock_can_show_still_ends():
     taken = Script(0.0).sample()
     assert taken.seconds == 0

@@ -66,6 +66,15 @@ def test_collectives_by_hand_need_no_mpi(workload: str, ranks: int) -> None:
     assert report.value is not None
 
 
+@pytest.mark.parametrize("size", [1, 4, 1000, 3 << 18, (3 << 18) + 1])
+@pytest.mark.parametrize("workload", ["bcast", "allreduce", "allgather", "alltoall"])
+def test_collectives_by_hand_take_messages_of_any_size(workload: str, size: int) -> None:
+    if workload == "allreduce" and size % 4:
+        return  # bytes aren't added up
+    report = measure(workload, variant="shared", ranks=3, size=size)
+    assert report.failure is None, report.failure
+
+
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_pairs_of_ranks_send_at_once(ranks: int) -> None:
     assert measure("multi_pair", "native/spin", ranks=ranks).failure is None

@@ -65,8 +65,9 @@ class Endpoint(Protocol):
     def complete(self) -> None:
         """Wait until everything posted may be changed again.
 
-        An end that can have several receptions under way has a method `post_recv` beside these:
-        it begins one, and `complete` waits for all of them.
+        An end of a channel that `posts_receptions` has a method `post_recv` beside these: it begins
+        one, and `complete` waits for all of them. Those of a channel with `one_sided` operations
+        have `operation`, `flush` and `meet`, see `shmbench.channels.mpi_rma`.
         """
 
     def close(self) -> None:
@@ -83,6 +84,8 @@ class Channel(ABC):
     needs_fork: ClassVar[bool] = False  # endpoints pass by inheritance only
     needs_mpi: ClassVar[bool] = False  # the ranks have to be an MPI job's
     delivers: ClassVar[bool] = True  # False for null: nothing arrives, so nothing is validated
+    posts_receptions: ClassVar[bool] = False  # several receptions of an end may be under way
+    one_sided: ClassVar[tuple[str, ...]] = ()  # what one rank can do to another's memory alone
     inflight_messages: ClassVar[int] = 1  # messages a link holds with no receiver, without blocking
     inflight_bytes: ClassVar[int] = 32768  # the same in bytes; 0: a send may wait for its recv
 

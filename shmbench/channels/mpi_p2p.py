@@ -74,26 +74,9 @@ class MpiChannel(PairwiseChannel):
             comm.Free()
 
 
-class _MpiEnd(PyEndpoint):
-    """What the ends over buffers share: how long what arrived is, and when it was too long."""
-
-    def __init__(self) -> None:
-        from mpi4py import MPI
-
-        self._status, self._byte = MPI.Status(), MPI.BYTE
-
-    def recv_into(self, buffer: memoryview) -> int:
-        try:
-            self._receive(buffer)
-        except Exception as error:
-            if _is_truncation(error):
-                raise too_small(len(buffer), len(buffer) + 1) from error
-            raise
-        return self._status.Get_count(self._byte)
-
-    @abstractmethod
-    def _receive(self, buffer: memoryview) -> None:
-        """Wait for the next message, and leave its status in `_status`."""
+def _explained(error: Exception, buffer: memoryview) -> Exception:
+    """The error of a message that is longer than the buffer, in the words of all channels."""
+    return too_small(len(buffer), len(buffer) + 1) if _is_truncation(error) else error
 
 
 def _is_truncation(error: Exception) -> bool:
@@ -102,20 +85,27 @@ def _is_truncation(error: Exception) -> bool:
     return isinstance(error, MPI.Exception) and error.Get_error_class() == MPI.ERR_TRUNCATE
 
 
-class _P2pEnd(_MpiEnd):
-    """One end over MPI_Send and MPI_Recv."""
+class _P2pEnd(PyEndpoint):
+    """One end over MPI_Send and MPI_Recv.
 
-    def __init__(self, comm: Intracomm, peer: int, tag: int) -> None:
-        super().__init__()
+    All messages of a link have one size, so nobody asks MPI for a status, as programs don't.
+    """
+
+    def __init__(self, comm: Intracomm, peer: int, tag: int, message_bytes: int) -> None:
         self._comm, self._peer, self._tag = comm, peer, tag
+        self._message_bytes = message_bytes
 
     def send(self, message: memoryview) -> None:
         self._comm.Send(message, self._peer, self._tag)
 
     post = send
 
-    def _receive(self, buffer: memoryview) -> None:
-        self._comm.Recv(buffer, self._peer, self._tag, self._status)
+    def recv_into(self, buffer: memoryview) -> int:
+        try:
+            self._comm.Recv(buffer, self._peer, self._tag)
+        except Exception as error:
+            raise _explained(error, buffer) from error
+        return self._message_bytes
 
 
 class MpiP2p(MpiChannel):
@@ -125,16 +115,17 @@ class MpiP2p(MpiChannel):
     inflight_bytes = 0
 
     def make_end(self, index: int, wire: Wire, sends: bool) -> PyEndpoint:
-        return _P2pEnd(self.comm, wire.target if sends else wire.source, index)
+        peer = wire.target if sends else wire.source
+        return _P2pEnd(self.comm, peer, index, self.spec.message_bytes)
 
 
 class _NonblockingEnd(_P2pEnd):
     """One end over MPI_Isend and MPI_Irecv: whole windows are under way."""
 
-    def __init__(self, comm: Intracomm, peer: int, tag: int) -> None:
+    def __init__(self, comm: Intracomm, peer: int, tag: int, message_bytes: int) -> None:
         from mpi4py import MPI
 
-        super().__init__(comm, peer, tag)
+        super().__init__(comm, peer, tag, message_bytes)
         self._waitall = MPI.Request.Waitall
         self._pending: list[Request] = []
 
@@ -144,8 +135,12 @@ class _NonblockingEnd(_P2pEnd):
     def post(self, message: memoryview) -> None:
         self._pending.append(self._comm.Isend(message, self._peer, self._tag))
 
-    def _receive(self, buffer: memoryview) -> None:
-        self._comm.Irecv(buffer, self._peer, self._tag).Wait(self._status)
+    def recv_into(self, buffer: memoryview) -> int:
+        try:
+            self._comm.Irecv(buffer, self._peer, self._tag).Wait()
+        except Exception as error:
+            raise _explained(error, buffer) from error
+        return self._message_bytes
 
     def post_recv(self, buffer: memoryview) -> None:
         """Begin to receive; the message is there when `complete` returns."""
@@ -160,23 +155,24 @@ class MpiP2pNonblocking(MpiChannel):
     """Isend and Irecv of buffers, a window of them at once where a workload has windows."""
 
     kind = "mpi_p2p_nonblocking"
+    posts_receptions = True
 
     def make_end(self, index: int, wire: Wire, sends: bool) -> PyEndpoint:
-        return _NonblockingEnd(self.comm, wire.target if sends else wire.source, index)
+        peer = wire.target if sends else wire.source
+        return _NonblockingEnd(self.comm, peer, index, self.spec.message_bytes)
 
 
-class _PersistentEnd(_MpiEnd):
+class _PersistentEnd(PyEndpoint):
     """One end over persistent requests, made anew only when the buffer is another one.
 
     Args:
         make: Send_init or Recv_init for a buffer.
     """
 
-    def __init__(self, make: Callable[[memoryview], Prequest]) -> None:
+    def __init__(self, make: Callable[[memoryview], Prequest], message_bytes: int) -> None:
         from mpi4py import MPI
 
-        super().__init__()
-        self._make = make
+        self._make, self._message_bytes = make, message_bytes
         self._waitall = MPI.Request.Waitall
         self._buffer: memoryview | None = None
         self._requests: list[Prequest] = []  # for this buffer; the first `_started` are under way
@@ -196,10 +192,14 @@ class _PersistentEnd(_MpiEnd):
             self._requests.append(self._make(buffer))
         return self._requests[self._started]
 
-    def _receive(self, buffer: memoryview) -> None:
+    def recv_into(self, buffer: memoryview) -> int:
         request = self._next(buffer)
-        request.Start()
-        request.Wait(self._status)
+        try:
+            request.Start()
+            request.Wait()
+        except Exception as error:
+            raise _explained(error, buffer) from error
+        return self._message_bytes
 
     def send(self, message: memoryview) -> None:
         request = self._next(message)
@@ -229,12 +229,13 @@ class MpiPersistent(MpiChannel):
     """Send_init, Recv_init and Start: what doesn't change is said once."""
 
     kind = "mpi_persistent"
+    posts_receptions = True
 
     def make_end(self, index: int, wire: Wire, sends: bool) -> PyEndpoint:
-        comm = self.comm
+        comm, size = self.comm, self.spec.message_bytes
         if sends:
-            return _PersistentEnd(lambda message: comm.Send_init(message, wire.target, index))
-        return _PersistentEnd(lambda buffer: comm.Recv_init(buffer, wire.source, index))
+            return _PersistentEnd(lambda message: comm.Send_init(message, wire.target, index), size)
+        return _PersistentEnd(lambda buffer: comm.Recv_init(buffer, wire.source, index), size)
 
 
 class _PickleEnd(PyEndpoint):

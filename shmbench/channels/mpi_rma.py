@@ -8,12 +8,17 @@ slots and a counter:
 
 Which side calls what is what tells the kinds apart. A rank that polls its own memory calls
 MPI_Win_sync, and now and then MPI_Iprobe, without which some libraries move nothing.
+
+Beside messages an end offers its operations by themselves, on the peer's first slot:
+`operation(name)` gives the call, `flush` waits until all are done there, `meet` is a barrier of the
+two ranks in which the peer makes progress, and `exposed` is what the peer's operations see.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
@@ -39,12 +44,14 @@ class _WindowEnd(PyEndpoint):
 
     Attributes:
         words: this rank's part as 64-bit words; words[0] is the counter.
+        peer: the wire's other rank.
     """
 
     def __init__(self, comm: Intracomm, message_bytes: int, yielding: bool) -> None:
         from mpi4py import MPI
 
         self._comm, self._yielding = comm, yielding
+        self.peer = 1 - comm.rank
         self._message_bytes = message_bytes
         self._slots = slot_count(message_bytes)
         stride = _LINE_BYTES + -(-message_bytes // _LINE_BYTES) * _LINE_BYTES
@@ -93,6 +100,26 @@ class _WindowEnd(PyEndpoint):
         self._passed += 1
         return self._message_bytes
 
+    @property
+    def exposed(self) -> memoryview:
+        """This rank's first slot, as long as a message."""
+        at = self._offsets[0] + _LINE_BYTES
+        return self.memory[at : at + self._message_bytes]
+
+    def operation(self, name: str) -> Callable[[memoryview], None]:
+        """One of the channel's `one_sided` operations, on the peer's first slot."""
+        raise KeyError(name)
+
+    def flush(self) -> None:
+        """Wait until what was begun is done at the peer."""
+        self.window.Flush(self.peer)
+
+    def meet(self) -> None:
+        """Collective over the wire's two ranks: each sees what the other has done."""
+        self.window.Sync()
+        self._comm.Barrier()
+        self.window.Sync()
+
     def free(self) -> None:
         """Collective over the wire's two ranks, so it is the channel that calls it, in order."""
         self.words.release()
@@ -129,6 +156,10 @@ class _PutEnd(_WindowEnd):
         self.window.Flush(_SOURCE)
         return received
 
+    def operation(self, name: str) -> Callable[[memoryview], None]:
+        put, peer, at = self.window.Put, self.peer, self._offsets[0] + _LINE_BYTES
+        return {"put": lambda message: put(message, peer, at)}[name]
+
 
 class _AtomicEnd(_PutEnd):
     """As put, but the number is handed over by an atomic, and a slot taken by one."""
@@ -137,7 +168,8 @@ class _AtomicEnd(_PutEnd):
         from mpi4py import MPI
 
         super().__init__(comm, message_bytes, yielding)
-        self._replace = MPI.REPLACE
+        self._replace, self._sum = MPI.REPLACE, MPI.SUM
+        self._first, self._swapped = self._offsets[0] + _LINE_BYTES, 0
         self._old = memoryview(bytearray(8)).cast("Q")
         self._one = memoryview(bytearray(8)).cast("Q")
         self._expected = memoryview(bytearray(8)).cast("Q")
@@ -155,6 +187,20 @@ class _AtomicEnd(_PutEnd):
         self.window.Compare_and_swap(self._one, self._expected, self._old, _SOURCE, 0)
         self.window.Flush(_SOURCE)
         return received
+
+    def operation(self, name: str) -> Callable[[memoryview], None]:
+        """Each adds one to the peer's first word, or swaps in one more than it had."""
+        return {"fetch_and_op": self._add_one, "compare_and_swap": self._swap}[name]
+
+    def _add_one(self, message: memoryview) -> None:
+        self._one[0] = 1
+        self.window.Fetch_and_op(self._one, self._old, self.peer, self._first, self._sum)
+
+    def _swap(self, message: memoryview) -> None:
+        self._expected[0] = self._swapped
+        self._swapped += 1
+        self._one[0] = self._swapped
+        self.window.Compare_and_swap(self._one, self._expected, self._old, self.peer, self._first)
 
 
 class _GetEnd(_WindowEnd):
@@ -198,6 +244,10 @@ class _GetEnd(_WindowEnd):
         self.words[0] = self._passed
         self.window.Sync()
         return self._message_bytes
+
+    def operation(self, name: str) -> Callable[[memoryview], None]:
+        get, peer, at = self.window.Get, self.peer, self._offsets[0] + _LINE_BYTES
+        return {"get": lambda buffer: get(buffer, peer, at)}[name]
 
 
 class _FenceEnd(_WindowEnd):
@@ -262,6 +312,7 @@ class MpiRmaPut(_RmaChannel):
     """Put and flush in a window that is locked throughout (MPI_Win_lock_all)."""
 
     kind = "mpi_rma_put"
+    one_sided = ("put",)
     end = _PutEnd
 
 
@@ -277,6 +328,7 @@ class MpiRmaGet(_RmaChannel):
     """Get and flush: the receiver fetches, and so does a sender that waits for a slot."""
 
     kind = "mpi_rma_get"
+    one_sided = ("get",)
     end = _GetEnd
 
 
@@ -284,6 +336,7 @@ class MpiRmaAtomic(_RmaChannel):
     """Put, handed over by MPI_Fetch_and_op and acknowledged by MPI_Compare_and_swap."""
 
     kind = "mpi_rma_atomic"
+    one_sided = ("fetch_and_op", "compare_and_swap")
     end = _AtomicEnd
 
     @classmethod

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _RESULTS_TAG = 1
 _TURN_TAG = 2
+_ACROSS_TAG = 3
 
 
 def inside() -> bool:
@@ -69,14 +70,39 @@ class MPIGroup(ProcessGroup):
         super().barrier()
 
 
+class AcrossGroup:
+    """One MPI rank's view of a group whose ranks are on two nodes, so that it meets by MPI.
+
+    Attributes:
+        comm: the ranks.
+        scratch: 0, as they share no memory.
+    """
+
+    scratch = 0
+
+    def __init__(self, comm: Intracomm, arrived: Callable[[], None]) -> None:
+        self.rank, self.size, self.comm = comm.rank, comm.size, comm
+        self._arrived = arrived
+
+    def barrier(self) -> None:
+        """See Group.barrier."""
+        self._arrived()
+        self.comm.Barrier()
+
+    def allgather(self, item: bytes) -> list[bytes]:
+        """See Group.allgather."""
+        self._arrived()
+        return self.comm.allgather(item)
+
+
 class Node:
     """The job's ranks on this node, seen from one of them.
 
     Attributes:
         rank, size: within the node.
         world_rank, world_size: within the job.
-        number, count: which of the job's nodes this is, and how many there are; known to rank 0 of
-            each node, 0 and 1 elsewhere.
+        number, count: which of the job's nodes this is, and how many there are.
+        sizes: how many ranks each node has.
     """
 
     def __init__(self) -> None:
@@ -88,13 +114,18 @@ class Node:
         self.rank, self.size = self._comm.rank, self._comm.size
         self.world_rank, self.world_size = world.rank, world.size
         self._leaders = world.Split(0 if self.rank == 0 else 1, world.rank)
-        self.number, self.count = 0, 1
-        if self.rank == 0:
-            self.number, self.count = self._leaders.rank, self._leaders.size
+        leader = self._comm.bcast(world.rank, 0)
+        self._members: dict[int, list[int]] = {}  # by node's first rank: world ranks
+        for rank, its_leader in enumerate(world.allgather(leader)):
+            self._members.setdefault(its_leader, []).append(rank)
+        leaders = sorted(self._members)
+        self.number, self.count = leaders.index(leader), len(leaders)
+        self.sizes = [len(self._members[each]) for each in leaders]
         self._telling: Request | None = None
         self._heard: dict[int, bytes] = {}
         self._final = 0
         self._comms: dict[int, Intracomm] = {self.size: self._comm}
+        self._across: dict[tuple[int, int, int], Intracomm] = {}
 
     def allgather(self, item: Any) -> list[Any]:
         """Collective over the node, through MPI."""
@@ -111,7 +142,45 @@ class Node:
             self._comms[ranks] = self._comm.Create_group(chosen)
         return MPIGroup(self._comms[ranks], memory, arrived)
 
+    def across(
+        self, nodes: tuple[int, int], of_each: int, arrived: Callable[[], None]
+    ) -> AcrossGroup:
+        """Collective over the first ranks of two nodes: as a group, those of one node first.
+
+        Args:
+            nodes: their numbers.
+            of_each: how many ranks of each.
+            arrived: called before each barrier.
+        """
+        from mpi4py import MPI
+
+        key = (*nodes, of_each)
+        if key not in self._across:
+            by_number = [self._members[each] for each in sorted(self._members)]
+            chosen = [rank for number in nodes for rank in by_number[number][:of_each]]
+            world = MPI.COMM_WORLD
+            self._across[key] = world.Create_group(world.group.Incl(chosen))
+        return AcrossGroup(self._across[key], arrived)
+
     # What follows is for rank 0 of each node.
+
+    def of_all_nodes(self, item: Any) -> list[Any]:
+        """Collective: every node's item, in their order."""
+        return self._leaders.allgather(item)
+
+    def post(self, number: int, item: bytes) -> None:
+        """Hand something to another node, which fetches it."""
+        self._leaders.send(item, number, _ACROSS_TAG)
+
+    def fetch(self, number: int) -> bytes:
+        """What another node posts next."""
+        item: bytes = self._leaders.recv(None, number, _ACROSS_TAG)
+        return item
+
+    def swap(self, number: int, item: bytes) -> bytes:
+        """Give another node something, and take what it gives at the same time."""
+        theirs: bytes = self._leaders.sendrecv(item, number, _ACROSS_TAG, None, number, _ACROSS_TAG)
+        return theirs
 
     def tell_first(self, results: bytes, *, last: bool) -> None:
         """Hand this node's results to the first node; those of before may still be under way."""

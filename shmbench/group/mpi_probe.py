@@ -1,7 +1,8 @@
 """Which MPI does mpi4py load here? `python -m shmbench.group.mpi_probe` answers as JSON.
 
 It is run in a child process: a library that can't be loaded, or that ends the process, harms nobody
-then. MPI isn't initialised.
+then. MPI isn't initialised. With the argument `size` it is a rank of a job instead, and says how
+many ranks that has.
 """
 
 from __future__ import annotations
@@ -51,9 +52,14 @@ def describe() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print the description."""
+    """Print the description, or the size of the job."""
     import mpi4py
 
+    if sys.argv[1:] == ["size"]:
+        from mpi4py import MPI
+
+        sys.stdout.write(f"{MPI.COMM_WORLD.size}\n")
+        return
     mpi4py.rc.initialize = False
     sys.stdout.write(msgspec.json.encode(describe()).decode())
 

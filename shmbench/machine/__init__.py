@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+from shmbench.host import host_name
 from shmbench.machine import readers
 from shmbench.measure.sysfs import format_cpus
 from shmbench.units import format_bytes
@@ -93,7 +94,7 @@ _REGISTRY = (
         "B",
     ),
     Fact("hypervisor", str, "hardware", readers.hypervisor),
-    Fact("hostname", str, "setting", lambda root: platform.node()),
+    Fact("hostname", str, "setting", lambda root: host_name()),
     Fact("kernel", str, "setting", lambda root: platform.release()),
     Fact(
         "distribution",

@@ -10,6 +10,8 @@ A name is the *nearest level that two CPUs share*, and nothing nearer:
 | `node`       | on one NUMA node, under different L3 caches               |
 | `cross_node` | on different NUMA nodes                                   |
 
+| `across:A-B` | half of the ranks' on one node of an MPI job, half on another  |
+
 "L3" is the last level of cache that the kernel tells of: where a core has no L3 (some aarch64), its
 L2 counts. Where the kernel tells of no shared cache, each core is under a cache of its own.
 """
@@ -17,8 +19,9 @@ L2 counts. Where the kernel tells of no shared cache, each core is under a cache
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -31,6 +34,9 @@ NAMES: tuple[str, ...] = ("same_cpu", "smt", "l3", "node", "cross_node")
 
 # Different cores first, nearest first; siblings and a single CPU only where there is nothing else.
 _DEFAULT_ORDER = ("l3", "node", "cross_node", "smt", "same_cpu")
+
+_ACROSS = "across:"
+_NODE_PAIRS_MAX = 66  # all pairs of 12 nodes
 
 _LACKING = {
     "same_cpu": "no CPU is allowed",
@@ -55,10 +61,15 @@ class Cpu:
 
 @dataclass(frozen=True)
 class Topology:
-    """The CPUs that this process may use, by number, and those that are online at all."""
+    """The CPUs that this process may use, by number, and those that are online at all.
+
+    Attributes:
+        nodes: in an MPI job over several nodes, those of each; where ranks may be across two.
+    """
 
     cpus: tuple[Cpu, ...]
     online: frozenset[int]
+    nodes: tuple[Topology, ...] = ()
 
     def siblings(self, number: int) -> tuple[int, ...]:
         """The allowed CPUs of the core that this CPU belongs to, itself included."""
@@ -80,16 +91,25 @@ class Placement:
         name: what was asked for.
         cpus: by rank.
         oversubscribed: more ranks than the placement has CPUs, so they go round.
+        nodes: of the job, that have half of the ranks each; None: all are on this one.
     """
 
     name: str
     cpus: tuple[int, ...]
     oversubscribed: bool
+    nodes: tuple[int, int] | None = None
 
     @property
     def shares_cpu(self) -> bool:
         """Two ranks are on one CPU: a spinning rank must give it away."""
-        return len(set(self.cpus)) < len(self.cpus)
+        return share_cpu(self.cpus, self.nodes)
+
+
+def share_cpu(cpus: Sequence[int], nodes: tuple[int, int] | None = None) -> bool:
+    """Are two ranks on one CPU? With nodes, each has half of the ranks."""
+    half = len(cpus) // 2
+    parts = [cpus] if nodes is None else [cpus[:half], cpus[half:]]
+    return any(len(set(part)) < len(part) for part in parts)
 
 
 def read_topology(sysfs: Path = Path("/sys"), allowed: set[int] | None = None) -> Topology:
@@ -179,6 +199,8 @@ def resolve(placement: str, ranks: int, topology: Topology) -> Placement:
         Unavailable: the machine, or what this process may use of it, has no such pair of CPUs.
         UsageError: no such name, no list of CPUs, or a CPU that can't be used.
     """
+    if placement.startswith(_ACROSS):
+        return _across_nodes(placement, ranks, topology)
     if placement in NAMES:
         cpus = _by_name(placement, ranks, topology)
     else:
@@ -188,6 +210,43 @@ def resolve(placement: str, ranks: int, topology: Topology) -> Placement:
         tuple(cpus[rank % len(cpus)] for rank in range(ranks)),
         # That all ranks share one CPU is what same_cpu asks for.
         oversubscribed=ranks > len(cpus) and placement != "same_cpu",
+    )
+
+
+def across(first: int, second: int) -> str:
+    """The placement of ranks across two nodes of an MPI job."""
+    return f"{_ACROSS}{first}-{second}"
+
+
+def node_pairs(count: int) -> list[tuple[int, int]]:
+    """Pairs of so many nodes: all of them, or where those are too many, neighbours."""
+    found = list(combinations(range(count), 2))
+    return found if len(found) <= _NODE_PAIRS_MAX else [(n, n + 1) for n in range(count - 1)]
+
+
+def _across_nodes(placement: str, ranks: int, topology: Topology) -> Placement:
+    match = re.fullmatch(rf"{_ACROSS}(\d+)-(\d+)", placement)
+    numbers = [int(number) for number in match.groups()] if match else []
+    if len(set(numbers)) != 2 or ranks % 2:
+        raise UsageError(
+            f"placement {placement!r} with {ranks} ranks",
+            "name two nodes of the job, such as across:0-1, and take an even number of ranks",
+        )
+    if max(numbers) >= len(topology.nodes):
+        raise Unavailable(
+            f"placement {placement}: the job has {max(1, len(topology.nodes))} nodes",
+            "start an MPI job over more nodes, and measure with --across-nodes",
+        )
+    first, second = numbers
+    halves = [
+        resolve(closest_pair_name(node), ranks // 2, node)
+        for node in (topology.nodes[first], topology.nodes[second])
+    ]
+    return Placement(
+        placement,
+        halves[0].cpus + halves[1].cpus,
+        any(half.oversubscribed for half in halves),
+        (first, second),
     )
 
 

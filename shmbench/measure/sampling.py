@@ -64,6 +64,8 @@ class SamplingOptions(msgspec.Struct, frozen=True, kw_only=True):
         stable_share: how much the last three batches may differ when it ends.
         group_s: calibration and warm-up end after half of this time, and measuring at its end;
             but three batches are measured always, and one where iterations are fixed.
+        iterations: each batch has so many, as other benchmarks do it; None: calibrated.
+        warmup_iterations: where iterations are given, so many come before them, as one batch.
     """
 
     batch_s: float = 0.004
@@ -72,6 +74,8 @@ class SamplingOptions(msgspec.Struct, frozen=True, kw_only=True):
     warmup_batches: int = 10
     stable_share: float = 0.05
     group_s: float = 1.0
+    iterations: int | None = None
+    warmup_iterations: int = 0
 
 
 class Batch(msgspec.Struct):
@@ -81,12 +85,14 @@ class Batch(msgspec.Struct):
         elapsed_ns: by the timing rank's clock.
         flags: how it was disturbed; a batch that has any is left out of the headline.
         counters: summed over all ranks.
+        rank_ns: by each rank's own clock.
     """
 
     elapsed_ns: int
     iterations: int
     flags: list[Flag]
     counters: dict[str, float]
+    rank_ns: list[int] = []
 
 
 class Sample(msgspec.Struct):
@@ -99,6 +105,7 @@ class Sample(msgspec.Struct):
         counters: summed over ranks and batches, foreign CPU time and steal over the whole group;
             and how many batches there were and how many of them were disturbed.
         cpus: the CPU of each rank, as seen after the last batch.
+        rank_seconds: as `seconds`, by each rank's own clock.
     """
 
     seconds: float
@@ -106,6 +113,7 @@ class Sample(msgspec.Struct):
     batches: list[Batch]
     counters: dict[str, float]
     cpus: list[int]
+    rank_seconds: list[float] = []
 
 
 class _Report(msgspec.Struct, array_like=True):
@@ -168,7 +176,8 @@ class _Loop:
             for least, delta in zip(self._least_wake_ns, deltas, strict=True)
         ]
         flags = disturbed(deltas, self._least_wake_ns)
-        return Batch(timing.elapsed_ns, iterations, flags, totals(deltas))
+        by_rank = [report.elapsed_ns for report in reports]
+        return Batch(timing.elapsed_ns, iterations, flags, totals(deltas), by_rank)
 
 
 def _fastest_ns(loop: _Loop, iterations: int, long_ns: float) -> int:
@@ -244,12 +253,23 @@ def group_median(batches: Sequence[Batch]) -> tuple[float, list[Flag]]:
         Seconds per iteration, and the flags of all batches. Where fewer than half of the batches
         are undisturbed, the median is over all of them and UNTRUSTED is among the flags.
     """
-    kept = [batch for batch in batches if not batch.flags]
     flags = sorted({flag for batch in batches for flag in batch.flags})
-    if 2 * len(kept) < len(batches):
-        kept = list(batches)
+    kept = _kept(batches)
+    if any(batch.flags for batch in kept):
         flags.append(Flag.UNTRUSTED)
     return median(batch.elapsed_ns / batch.iterations for batch in kept) * 1e-9, flags
+
+
+def _kept(batches: Sequence[Batch]) -> list[Batch]:
+    """Those that are undisturbed; all of them, where these are fewer than half."""
+    kept = [batch for batch in batches if not batch.flags]
+    return kept if 2 * len(kept) >= len(batches) else list(batches)
+
+
+def _by_rank(batches: Sequence[Batch]) -> list[float]:
+    """Seconds per iteration of each rank: the median over the batches that count."""
+    times = [[ns / batch.iterations for ns in batch.rank_ns] for batch in _kept(batches)]
+    return [median(of_rank) * 1e-9 for of_rank in zip(*times, strict=True)]
 
 
 def sample(
@@ -279,6 +299,11 @@ def sample(
         # A batch may take seconds then, and nothing is learnt from those before it.
         settled = True
         batches = _measure(loop, subject.fixed_iterations, options, 1)
+    elif options.iterations is not None:
+        settled = True
+        if options.warmup_iterations:
+            loop.run(options.warmup_iterations)
+        batches = _measure(loop, options.iterations, options, 1)
     else:
         iterations = _calibrate(loop, options)
         settled = _warm_up(loop, iterations, options)
@@ -293,4 +318,11 @@ def sample(
         "batches": float(len(batches)),
         "disturbed_batches": float(sum(bool(batch.flags) for batch in batches)),
     }
-    return Sample(seconds, flags + cpu_flags, batches, counted | summed | losses, loop.cpus)
+    return Sample(
+        seconds,
+        flags + cpu_flags,
+        batches,
+        counted | summed | losses,
+        loop.cpus,
+        _by_rank(batches),
+    )

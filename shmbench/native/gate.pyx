@@ -8,6 +8,7 @@ from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
+from shmbench.native.reach cimport Reach
 from shmbench.native.views cimport part_of
 
 cdef extern from *:
@@ -42,7 +43,8 @@ cdef extern from *:
                node.totalswap == 0;
     }
 
-    /* Are all bytes of the range in the page cache? 1, 0, -1: the file ends before, 2: not known.
+    /* Are all bytes of the range in the page cache? 1, 0, -1: the file ends before (told where it
+       has to be looked up anyway), 2: not known, 3: the whole file is.
        cachestat also counts pages that are still being read; with `doubt`, preadv2 tells
        by RWF_NOWAIT whether the last one is among them. It comes second, since it would read a
        page that is not there, one by one. `known` is cleared where cachestat is refused (somebody
@@ -55,9 +57,7 @@ cdef extern from *:
             struct stat found;
             if (fstat(fd, &found)) return 0;
             if (found.st_size <= last) return -1;
-            if (found.st_blocks * 512 >= found.st_size) return 1;
-        } else if (lseek(fd, 0, SEEK_END) <= last) {
-            return -1;
+            if (found.st_blocks * 512 >= found.st_size) return 3;
         }
         if (!*known) return 2;
         if (syscall(SYS_cachestat, fd, range, found, 0)) {
@@ -140,7 +140,12 @@ cdef enum:
     PART_BYTES = 1 << 20  # what is looked at as a whole once it has been read from twice
     PROMPT_NS = 30000  # a populate that takes longer had to wait for a device
     PROMPT_PAGE_NS = 2000
-    PART_WAIT = 64  # accesses until the next look at a part, after one in vain
+    PART_WAIT = 32  # accesses until the next look at a part, after one in vain
+    LOOK_NS = 500  # what a look at a page of the page cache costs
+    ALL_LOOKS = 8  # a look at all may cost so many times as much as those that have led to it
+    PRICED_LOOK = 3  # the one that learns what a look costs
+    PRICED_PARTS = 16
+    DOUBT_FIRST = 16  # accesses to a new mapping: somebody else may be reading the file in
     DOUBT = 4096  # accesses after a miss; a kernel's read-ahead window may have 2048 pages
     LONG_PAGES = 1024  # from here on even a look at the page cache releases the GIL
 
@@ -162,9 +167,11 @@ cdef class Gate:
     """Sees to it that bytes are in memory before they are handed out, and says who is to be asked.
 
     `enter` costs a system call or two where the pages are in the page cache (the caller's own
-    touch maps them, as ever), and else populates them without the GIL. A part of 1 MiB that is there as a
-    whole is taken to be there for the rest of the second: one system call an access then, for the file's
-    length. It never raises a signal: a file that shrank is an answer. It dozes at first: as long as no page is missing, and no long run
+    touch maps them, as ever), and else populates them without the GIL. A part of 1 MiB, or a file,
+    that is there as a whole is taken to be there for the rest of the second: an access then costs
+    a load from a tripwire, which tells whether the file has shrunk, or, on its last page and
+    where there can be no tripwire, one system call for its length. It never raises a signal: a file
+    that shrank is an answer. It dozes at first: as long as no page is missing, and no long run
     of accesses is contiguous, there is nothing that the law of the window could gain, and the law,
     which is Python, is not asked. Nor is it for accesses to quiet spans.
 
@@ -180,6 +187,7 @@ cdef class Gate:
 
     Attributes:
         asking: whether `enter` ever answers ASK.
+        waking: bytes that are read in a row before it wakes by itself.
         exact: read-ahead is off: tell the kernel of long accesses as a whole.
         userfaultfd: that handles the mapping's minor faults, so that populating may fail without
             it; -1: none.
@@ -200,7 +208,10 @@ cdef class Gate:
     cdef size_t _ends[SPANS]
     cdef bint _sure[SPANS]
     cdef int _next_span, _part_wait
-    cdef size_t _last_start, _last_end, _contiguous, _part_count
+    cdef bint _all_there
+    cdef public size_t waking
+    cdef size_t _last_start, _last_end, _contiguous, _waking, _part_count, _looks, _looks_for_all
+    cdef Reach _reach
     cdef unsigned char *_parts
     cdef long _parts_since_s
     cdef object _memory, _attend
@@ -221,10 +232,13 @@ cdef class Gate:
         self.length = length
         self._fd = fd
         self._known = SHM_ALWAYS_IN_MEMORY if shm_always_in_memory(fd) else 1
-        self._doubt = DOUBT
+        self._doubt = DOUBT_FIRST
         self._offset = offset
         self._page = sysconf(_SC_PAGESIZE)
         self._piece = piece_bytes
+        self._reach = Reach(fd, offset, length)
+        self._waking = self.waking = WAKING_BYTES
+        self._looks_for_all = 0  # not known yet
 
     cpdef int enter(self, int64_t start, int64_t count) except -1:
         """Bring bytes in, if they aren't there.
@@ -241,28 +255,25 @@ cdef class Gate:
         Raises:
             KeyboardInterrupt: and what else signal handlers raise, between two pieces.
         """
-        cdef int there, i
+        cdef int there
         cdef size_t offset = start, length = count, end = offset + length
         if start < 0 or count < 0 or offset > self.length or length > self.length - offset:
             return C_OUTSIDE
         if length == 0:
             return C_READY
         self.accesses += 1
-        for i in range(SPANS):
-            if self._starts[i] <= offset and end <= self._ends[i]:
-                break
-        else:
-            i = SPANS
-        if (i < SPANS and self._sure[i]) or self._parts_there(offset, end):
-            there = self._reaches(end)
+        cdef bint known = self._parts_there(offset, end)
+        cdef int span = SPANS if known and not self._awake else self._span(offset, end)
+        if known or (span < SPANS and self._sure[span]):
+            there = 1 if self._reach.reaches(end) else -1
         else:
             there = self._there(offset, length)
             if there == 1 and self._fd >= 0:
                 self._look_around(offset)
         if offset == self._last_end or end == self._last_start:
             self._contiguous += length
-            if self._contiguous > WAKING_BYTES:
-                self._awake = True
+            if self._contiguous > self._waking:
+                self._wake()
         else:
             self._contiguous = length
         self._last_start = offset
@@ -272,9 +283,7 @@ cdef class Gate:
             return C_SHRUNK
         if there != 1 and self._bring(offset, length, there == 0):
             return C_SHRUNK
-        if i < SPANS or not self.asking:
-            return C_READY
-        return C_ASK if self._awake else C_READY
+        return C_ASK if self._awake and self.asking and span == SPANS else C_READY
 
     def read(self, int64_t offset, int64_t length):
         """The bytes, once they are there: `enter`, and what its answer asks for.
@@ -295,6 +304,7 @@ cdef class Gate:
         """From now on every access is OUTSIDE: the mapping has moved, or is closed."""
         self.length = 0
         self._memory = None
+        self._reach.let_go()
 
     cdef int _bring(self, size_t offset, size_t length, bint missing) except -1:
         """Populate; where it isn't known whether pages are missing, the time it takes tells."""
@@ -304,22 +314,24 @@ cdef class Gate:
             missing = shm_now_ns() - begin_ns > PROMPT_NS + PROMPT_PAGE_NS * (length // self._page)
         if missing:
             self.misses += 1
-            self._awake = True
-            self._forget_parts()
+            self._wake()
         return status
 
-    cdef int _reaches(self, size_t end) noexcept:
-        """1, or -1 where the file ends before."""
-        if self._fd >= 0 and <uint64_t>lseek(self._fd, 0, SEEK_END) < self._offset + end:
-            return -1
-        return 1
+    cdef int _span(self, size_t offset, size_t end) noexcept:
+        """The quiet span that holds these bytes; SPANS: none does."""
+        cdef int i
+        for i in range(SPANS):
+            if self._starts[i] <= offset and end <= self._ends[i]:
+                return i
+        return SPANS
 
     cdef bint _parts_there(self, size_t offset, size_t end) noexcept:
         """Were the parts that hold these bytes all in memory, less than a second or so ago?"""
         cdef size_t part
-        for part in range(offset // PART_BYTES, (end - 1) // PART_BYTES + 1):
-            if self._parts[part] != PART_THERE:
-                return False
+        if not self._all_there:
+            for part in range(offset // PART_BYTES, (end - 1) // PART_BYTES + 1):
+                if self._parts[part] != PART_THERE:
+                    return False
         if shm_coarse_seconds() != self._parts_since_s:
             self._forget_parts()
             return False
@@ -327,19 +339,50 @@ cdef class Gate:
 
     cdef void _forget_parts(self) noexcept:
         memset(self._parts, 0, self._part_count)
+        self._all_there = False
         self._parts_since_s = shm_coarse_seconds()
+        self._reach.refresh()
 
     cdef void _look_around(self, size_t offset) noexcept:
-        """Who reads from a part again will want to know about all of it: one look for many."""
-        cdef size_t part = offset // PART_BYTES, start = part * PART_BYTES
-        if self._part_wait:
+        """Who reads from a part again will want to know about all of it: one look for many.
+
+        The same for the whole file, when the looks so far have cost as much as that one will.
+        """
+        cdef size_t part = offset // PART_BYTES
+        if self._all_there:
+            return
+        self._looks += 1
+        if self._looks_for_all and self._looks >= self._looks_for_all:
+            self._looks = 0
+            self._all_there = self._there(0, self.length) == 1
+            if not self._all_there:
+                self._looks_for_all *= 4
+        elif self._part_wait:
             self._part_wait -= 1
+        elif self._looks_for_all == 0 and self._looks == PRICED_LOOK:
+            self._price_looks(part)
         elif self._parts[part] == 0:
             self._parts[part] = PART_SEEN
-        elif self._there(start, min(<size_t>PART_BYTES, self.length - start)) == 1:
-            self._parts[part] = PART_THERE
+        else:
+            self._look_at_parts(part, 1)
+
+    cdef void _price_looks(self, size_t part) noexcept:
+        """Learn what a look costs: large folios are counted a hundred times as fast as pages."""
+        cdef uint64_t begin_ns = shm_now_ns(), elapsed_ns, all_ns
+        cdef size_t count = self._look_at_parts(part, PRICED_PARTS)
+        elapsed_ns = max(shm_now_ns() - begin_ns, <uint64_t>LOOK_NS) - LOOK_NS
+        all_ns = elapsed_ns * self._part_count // count
+        self._looks_for_all = self._looks + 1 + all_ns // (LOOK_NS * ALL_LOOKS)
+
+    cdef size_t _look_at_parts(self, size_t part, size_t count) noexcept:
+        """Are these parts in the page cache? Gives how many were looked at."""
+        cdef size_t start = part * PART_BYTES
+        count = min(count, self._part_count - part)
+        if self._there(start, min(count * PART_BYTES, self.length - start)) == 1:
+            memset(self._parts + part, PART_THERE, count)
         else:
             self._part_wait = PART_WAIT
+        return count
 
     cdef int _there(self, size_t offset, size_t length) noexcept:
         """1: in the page cache; 0: not all; 2: not known; -1: the file ends before."""
@@ -348,11 +391,18 @@ cdef class Gate:
         if self._fd < 0:
             return 2
         pages = (first + length - 1) // self._page - first // self._page + 1
+        if self._known != SHM_ALWAYS_IN_MEMORY and not self._reach.reaches(offset + length):
+            return -1
         if pages < LONG_PAGES:
             there = shm_there(self._fd, first, length, pages, self._doubt, &self._known)
         else:
             with nogil:
                 there = shm_there(self._fd, first, length, pages, self._doubt, &self._known)
+        if there == 3:
+            if shm_coarse_seconds() != self._parts_since_s:
+                self._forget_parts()
+            self._all_there = True
+            there = 1
         # Where a page was missing, others may be on their way.
         self._doubt = DOUBT if there == 0 or self.exact else max(0, self._doubt - 1)
         return there
@@ -400,6 +450,16 @@ cdef class Gate:
         advice = MADV_POPULATE_WRITE if write else MADV_POPULATE_READ
         return C_SHRUNK if self._populate(offset, length, advice) else C_READY
 
+    def expect_reads(self):
+        """Somebody has begun to read the file in: what the page cache has may not be there yet."""
+        self._doubt = DOUBT
+        self._forget_parts()
+
+    @property
+    def all_there(self) -> bool:
+        """Whether the whole file was found in the page cache, a second ago at most."""
+        return bool(self._all_there) and shm_coarse_seconds() == self._parts_since_s
+
     def there(self, size_t offset, size_t length) -> bool:
         """Are all these bytes in the page cache (False also where that can't be known)?"""
         return length > 0 and self._there(offset, length) == 1
@@ -438,10 +498,17 @@ cdef class Gate:
         self.misses = before.misses
         self.bytes_populated = before.bytes_populated
 
-    def doze(self):
-        """No need to be asked until a page is missing, or a long run of accesses is contiguous."""
+    def doze(self, size_t contiguous=0):
+        """No need to be asked until a page is missing, or so many bytes (or `waking`, if that is
+        more) were read in a row.
+        """
         self._awake = False
         self._contiguous = 0
+        self._waking = max(contiguous, self.waking)
+
+    cdef void _wake(self) noexcept:
+        self._awake = True
+        self._waking = self.waking
 
     def __dealloc__(self):
         free(self._parts)

@@ -1,8 +1,10 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from shmbench.native.reach import Reach
 
 class Announced(NamedTuple):
     asked: int
@@ -18,6 +20,8 @@ class Slices:
         stops: NDArray[np.int64],
         first: int,
         behind: int,
+        reach: Reach | None = None,
+        lost: Callable[[int], None] | None = None,
     ) -> None: ...
     def __iter__(self) -> Iterator[memoryview]: ...
     def __next__(self) -> memoryview: ...

@@ -9,6 +9,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 
+from shmbench.native.reach cimport Reach
 from shmbench.native.views cimport part_of
 
 from typing import NamedTuple
@@ -60,9 +61,20 @@ class Announced(NamedTuple):
 
 
 cdef class Slices:
-    """memory[starts[i]:stops[i]] for i from first to behind - 1, as an iterator."""
+    """memory[starts[i]:stops[i]] for i from first to behind - 1, as an iterator.
 
-    cdef object _memory
+    Args:
+        memory: one-dimensional bytes.
+        starts: of the items.
+        stops: of the items.
+        first: the first one's index.
+        behind: the index behind the last one.
+        reach: of the mapped file; None: there is no file.
+        lost: called with the index of an item that the file no longer reaches to; it may raise.
+    """
+
+    cdef object _memory, _lost
+    cdef Reach _reach
     cdef const int64_t[::1] _starts, _stops
     cdef Py_ssize_t _at, _behind
 
@@ -73,9 +85,15 @@ cdef class Slices:
         const int64_t[::1] stops,
         Py_ssize_t first,
         Py_ssize_t behind,
+        Reach reach=None,
+        lost=None,
     ):
         _check(starts, stops, first, behind)
         self._memory = memory
+        self._reach = reach
+        self._lost = lost
+        if reach is not None:
+            reach.refresh()
         self._starts = starts
         self._stops = stops
         self._at = first
@@ -89,6 +107,8 @@ cdef class Slices:
         if at == self._behind:
             raise StopIteration
         self._at = at + 1
+        if self._reach is not None and not self._reach.reaches(self._stops[at]):
+            self._lost(at)
         return part_of(self._memory, self._starts[at], self._stops[at] - self._starts[at])
 
 

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -29,7 +30,6 @@ struct shm_helper {
     pthread_mutex_t mutex;
     pthread_cond_t work, idle;
     pthread_t thread;
-    struct shm_job queue[SHM_QUEUE];
     unsigned first, count;       /* of the queue */
     unsigned cancels;            /* bumped by cancel: a running job stops at its next piece */
     unsigned forks;              /* shm_forks when the thread was started */
@@ -37,6 +37,7 @@ struct shm_helper {
     size_t piece;                /* bytes a system call */
     uint64_t calls, bytes, dropped, cancelled;
     uint64_t errors[SHM_ERRNOS];
+    struct shm_job queue[SHM_QUEUE]; /* last: it is never cleared */
 };
 
 /* Forks of this process's line; in a child it is ahead of every helper that was made before. */
@@ -119,7 +120,7 @@ static void *shm_helper_main(void *argument) {
 }
 
 static int shm_helper_init(struct shm_helper *h, size_t piece) {
-    memset(h, 0, sizeof *h);
+    memset(h, 0, offsetof(struct shm_helper, queue));
     h->piece = piece;
     h->forks = shm_forks;
     pthread_mutex_init(&h->mutex, NULL);

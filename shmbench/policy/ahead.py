@@ -5,7 +5,7 @@
 | sequential or backwards, cold | nothing: the kernel's read-ahead is good | 5 to 8 us a page |
 | sequential, warm | POPULATE_READ on another CPU, while that makes it faster | 1.4 to 1.7 times |
 | strides, cold | read-ahead off; WILLNEED of up to 512 steps ahead | 4 to 30 times |
-| random, cold | read-ahead off, until streams win again | 5 to 9 times |
+| random, cold, 256 MiB and more | read-ahead off, until streams win again | 3 to 9 times |
 | random, cold, for long | all of the file is asked for, where it fits into memory | |
 | strides or random, warm | nothing, not even watching, until a page is missing | |
 """
@@ -29,6 +29,12 @@ SURE_STRIDES = 8  # in a row, before read-ahead is off: a wrong MADV_RANDOM cost
 # a rotating disk's MiB (10 ms at 0.1 GB/s) only makes this late. When misses have taken as long as
 # reading all would, all is asked for: at most twice the time of the better one (ski rental).
 MISS_BYTES = 128 << 10
+# A smaller file is in memory as a whole after some dozen of the kernel's read-arounds (8 MiB here):
+# no read-ahead made 2048 random reads of 64 MiB half as fast. For a larger one it is off at once,
+# until the first stream is seen, two accesses later.
+LARGE_BYTES = 256 << 20
+TIMED_PAGES = 256  # of a window; what is asked in shorter ones is no measure
+NEVER = 1 << 62  # bytes in a row
 LOOK_WINDOWS, LOOK_ACCESSES = 8, 256  # between two looks at the page cache: 20 to 40 us each
 
 
@@ -62,7 +68,7 @@ class MapAhead:
         self._may_populate = always or len(os.sched_getaffinity(0)) > 1
         self.bytes_willneed = self.bytes_populate = self.bytes_dropped = 0
         self._trial = Trial()
-        self._timed_ns, self._timed_pages = 0, 0
+        self._timed = 0, 0  # when the last window was asked for, and after how many pages
         self._next_look = self._next_random_look = 0
         self._strides = 0
         self._state: State = "mixed"
@@ -101,7 +107,13 @@ class MapAhead:
         self._set_read_ahead(True)
 
     def _random(self) -> None:
-        if not self.law.random:
+        large = self._gate.length >= LARGE_BYTES
+        early = large and self.law.accesses <= self.law.random_after
+        if not self.law.random and not early:
+            return
+        if not large:
+            self._set_read_ahead(True)
+            self._gate.doze()
             return
         if self.read_ahead or self.law.accesses >= self._next_random_look:
             self._next_random_look = self.law.accesses + LOOK_ACCESSES
@@ -149,21 +161,37 @@ class MapAhead:
             self._gate.quiet(start, end, self._gate.there(start, end - start))
 
     def _window(self, pieces: list[Prefetch], direction: int) -> None:
-        now_ns, pages = time.perf_counter_ns(), self.law.pages_advanced
-        ns_a_page = (now_ns - self._timed_ns) / max(1, pages - self._timed_pages)
-        self._timed_ns, self._timed_pages = now_ns, pages
         self._look_ahead(pieces[-1])
         if self._state != "warm":
             if self._always:
                 self.bytes_willneed += self._submit(pieces, WILLNEED)
-        elif self._always or (
-            self._may_populate
-            and pieces[-1].pages == self.law.window_max
-            and self._trial.window(ns_a_page)
-        ):
+        elif self._always or self._pays(pieces[-1]):
             self.bytes_populate += self._submit(pieces, POPULATE_READ)
         if self._drop_behind:
             self._drop(direction)
+
+    def _pays(self, piece: Prefetch) -> bool:
+        """Is it worth it to populate this window of a warm file?"""
+        if not self._may_populate:
+            self._rest(None)
+            return False
+        if piece.pages < min(TIMED_PAGES, self.law.window_max):
+            return False
+        now_ns, pages = time.perf_counter_ns(), self.law.pages_advanced
+        began_ns, began_pages = self._timed
+        self._timed = now_ns, pages
+        if began_ns == 0:  # the first window since a rest
+            return self._trial.on
+        on = self._trial.window((now_ns - began_ns) / max(1, pages - began_pages))
+        self._rest(self._trial.rest())
+        return on
+
+    def _rest(self, windows: int | None) -> None:
+        """Hear no more of warm files for so many windows; None: until a page is missing."""
+        if windows == 0 or self._drop_behind:
+            return
+        self._timed = 0, 0
+        self._gate.doze(NEVER if windows is None else windows * self.law.window_max * PAGE_BYTES)
 
     def _look_ahead(self, piece: Prefetch) -> None:
         """Now and then, find out the state of all that lies ahead.
@@ -173,7 +201,9 @@ class MapAhead:
         if self.law.windows < self._next_look:
             return
         self._next_look = self.law.windows + LOOK_WINDOWS
-        if piece.direction > 0:
+        if self._gate.all_there:
+            self._state = "warm"
+        elif piece.direction > 0:
             self._state = self._residency.sample(piece.first_page * PAGE_BYTES)
         else:
             end = (piece.first_page + piece.pages) * PAGE_BYTES

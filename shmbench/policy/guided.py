@@ -21,7 +21,7 @@ import stat
 import threading
 import time
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -30,6 +30,7 @@ import numpy as np
 
 from shmbench.native import guided as native
 from shmbench.native import memory as kernel
+from shmbench.native.reach import Reach
 from shmbench.policy.distance import MOST_ITEMS, Distance
 from shmbench.policy.order import Integers, Order
 
@@ -234,18 +235,30 @@ class _Pursuit:
 
     def _hand_out(self, items: int) -> Iterator[memoryview]:
         order = self._order
-        slices = native.Slices(self._memory, order.starts, order.stops, 0, items)
+        view = (self._memory, order.starts, order.stops, 0, items)
+        if self._file is None:
+            slices = native.Slices(*view)
+        else:
+            slices = native.Slices(*view, self._file.reach, self._lost(items))
         order.drop(items)
         self.stats.items += items
         return slices
+
+    def _lost(self, items: int) -> Callable[[int], None]:
+        """For items that are handed out now: what to do about one that the file has no more."""
+        assert self._file is not None
+        order, number, check = self._order, self.stats.items, self._file.check
+        starts, stops = order.starts[:items], order.stops[:items]
+        return lambda at: check(starts[at : at + 1], stops[at : at + 1], number + at)
 
 
 class _File:
     """The mapped file: how long it is, and whether this user may know what is in the page cache."""
 
-    def __init__(self, fd: int, offset: int) -> None:
+    def __init__(self, fd: int, offset: int, length: int) -> None:
         self._fd = fd
         self._offset = offset
+        self.reach = Reach(fd, offset, length)
 
     def path(self) -> str:
         return str(Path(f"/proc/self/fd/{self._fd}").readlink())
@@ -315,7 +328,7 @@ class Follower:
         pursuit = _Pursuit(
             memory,
             address,
-            None if fd is None else _File(fd, file_offset),
+            None if fd is None else _File(fd, file_offset, len(memory)),
             Order(offsets, length, len(memory)),
             Distance(first=min(16, most_items), least=min(128, most_items), most=most_items),
             budget_bytes,

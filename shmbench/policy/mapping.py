@@ -78,17 +78,11 @@ class Mapping:
         self._hint: HintLike = {"map_ahead": "auto", "populate": "populate_read"}.get(
             hint if isinstance(hint, str) else "", hint
         )
+        self._kind = hints.hint_of(self._hint)
         self._lasting = Lasting.NO
         self._closed = False
+        self._ahead: MapAhead | None = None
         self._look_at(backing)
-        self._ahead = MapAhead(
-            self._gate,
-            self._settings.law(hint.step_bytes if isinstance(hint, Strided) else None),
-            self._residency,
-            self._helper,
-            always=self._always,
-            drop_behind=hints.hint_of(self._hint) is Hint.SEQUENTIAL_ONCE,
-        )
         try:
             self._start_watching()
             self._apply(on_refusal)
@@ -112,12 +106,28 @@ class Mapping:
         )
         # Natively: a method of ours around it would cost as much as the rest of a warm read.
         self.read = self._gate.read  # type: ignore[method-assign]
-        kind = hints.hint_of(self._hint)
-        self._gate.asking = size > 0 and kind in _WATCHING
-        self._gate.exact = kind is Hint.RANDOM
+        self._gate.asking = size > 0 and self._kind in _WATCHING
+        self._gate.exact = self._kind is Hint.RANDOM
+        if self._kind is Hint.AUTO and not self._always:
+            self._gate.waking = self._settings.warm_after_bytes
+            self._gate.doze()
         self._residency = Residency(
             backing.address - skew, size + skew, backing.fd, backing.file_offset - skew
         )
+
+    def _map_ahead(self) -> MapAhead:
+        """Made when it is first asked: many a mapping is closed before."""
+        if self._ahead is None:
+            step = self._hint.step_bytes if isinstance(self._hint, Strided) else None
+            self._ahead = MapAhead(
+                self._gate,
+                self._settings.law(step),
+                self._residency,
+                self._helper,
+                always=self._always,
+                drop_behind=self._kind is Hint.SEQUENTIAL_ONCE,
+            )
+        return self._ahead
 
     def _start_watching(self) -> None:
         if self._watch and self.size:
@@ -128,7 +138,7 @@ class Mapping:
 
     def _apply(self, on_refusal: OnRefusal) -> None:
         """What the hint does at once."""
-        kind = hints.hint_of(self._hint)
+        kind = self._kind
         if kind is Hint.POPULATE_READ:
             self.populate()
         elif kind is Hint.WILLNEED:
@@ -142,6 +152,7 @@ class Mapping:
         if self.size:
             skew = self.address % PAGE_BYTES
             self._helper.submit(self.address - skew, self.size + skew, WILLNEED)
+            self._gate.expect_reads()
 
     @property
     def path(self) -> str | None:
@@ -224,8 +235,8 @@ class Mapping:
             raise ValueError("the mapping is closed")
         from shmbench.policy.guided import Follower
 
-        kind = hints.hint_of(self._hint)
-        random = kind is Hint.RANDOM or not self._ahead.read_ahead
+        ahead = self._ahead
+        random = self._kind is Hint.RANDOM or (ahead is not None and not ahead.read_ahead)
         return Follower(
             self._memory,
             self.address,
@@ -298,6 +309,8 @@ class Mapping:
         else:
             self._lasting = max(self._lasting, kind.lasting)
             refusal = hints.advise(self.address + offset, length, hint, on_refusal=on_refusal)
+        if kind is Hint.WILLNEED:
+            self._gate.expect_reads()
         if refusal is not None:
             self._refusals.append(refusal)
         return refusal
@@ -329,6 +342,8 @@ class Mapping:
                 for start, size in zip(starts, sizes, strict=True)
             ]
             return [refusal for refusal in found if refusal is not None]
+        if hints.hint_of(hint) is Hint.WILLNEED:
+            self._gate.expect_reads()
         self._lasting = max(self._lasting, lasting)
         ranges = [(self.address + start, size) for start, size in zip(starts, sizes, strict=True)]
         refused = hints.advise_many(ranges, hint, on_refusal=on_refusal)
@@ -337,7 +352,8 @@ class Mapping:
 
     def stats(self) -> MappingStats:
         """What happened so far."""
-        gate, ahead, law = self._gate, self._ahead, self._ahead.law
+        gate, ahead = self._gate, self._map_ahead()
+        law = ahead.law
         return MappingStats(
             accesses=gate.accesses,
             misses=gate.misses,
@@ -383,7 +399,7 @@ class Mapping:
 
     def __del__(self) -> None:
         # A parked mapping must not stay as this one left it, nor the helper thread run on.
-        if hasattr(self, "_ahead"):
+        if hasattr(self, "_gate"):
             self.close()
 
     def __enter__(self) -> Self:
@@ -404,8 +420,9 @@ class Mapping:
             self._watcher.stop()
         self._helper.cancel()
         self._helper.drain()
-        with suppress(OSError):  # of memory that its owner has unmapped meanwhile
-            self._ahead.close()
+        if self._ahead is not None:
+            with suppress(OSError):  # of memory that its owner has unmapped meanwhile
+                self._ahead.close()
 
     def _attend(self, answer: int, offset: int, length: int) -> memoryview:
         """Bytes that the gate could not give by itself."""
@@ -421,7 +438,7 @@ class Mapping:
             # Somebody else is at it: this access goes unseen, rather than wait.
             if self._lock.acquire(blocking=False):
                 try:
-                    self._ahead.access(offset, length)
+                    self._map_ahead().access(offset, length)
                 finally:
                     self._lock.release()
         elif answer:
@@ -440,7 +457,8 @@ class Mapping:
                 before.retire()
                 self._look_at(self._backing.grow())
                 self._gate.carry_on(before)
-                self._ahead.look_at(self._gate, self._residency)
+                if self._ahead is not None:
+                    self._ahead.look_at(self._gate, self._residency)
                 self._start_watching()
 
     def _check_range(self, offset: int, length: int) -> None:

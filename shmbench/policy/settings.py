@@ -20,6 +20,8 @@ class Ahead:
             with 8, 25 with 512.
         budget_bytes: what a strided stream has ahead at most.
         streams: how many are followed at once.
+        warm_after_bytes: of a warm file that are read in a row, before the hint "auto" tries
+            whether mapping ahead pays; who reads less must not pay for a trial in vain.
     """
 
     window_min_bytes: int = 64 << 10
@@ -27,6 +29,7 @@ class Ahead:
     steps_max: int = 512
     budget_bytes: int = 32 << 20
     streams: int = 16
+    warm_after_bytes: int = 48 << 20
 
     def law(self, step_bytes: int | None) -> Law:
         """The law with these windows, and the stride that is known beforehand."""

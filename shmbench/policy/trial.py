@@ -9,10 +9,11 @@ class Trial:
     """Is populating ahead worth it? It compares the time a page with and without, again and again.
 
     Args:
-        slow_ns: a page must take so long without; below, the helper thread is the bottleneck
-            (300 to 450 ns a page on tmpfs; with 200 ns of work a page it gained nothing).
+        slow_ns: a page must take so long without; below, the helper thread is the bottleneck, which
+            takes 270 ns a page of tmpfs and more.
         gain: the time with (median), as a part of the time without (shortest), that is good
             enough: in doubt, without.
+        worse: a single window that takes so many times as long as without ends an attempt.
         samples: windows that are timed on either side.
         settle: windows left out after each change: what is ahead has to be reached first.
         pause: windows until the next attempt, doubled after each that fails.
@@ -23,14 +24,15 @@ class Trial:
     def __init__(
         self,
         *,
-        slow_ns: float = 400.0,
+        slow_ns: float = 360.0,
         gain: float = 0.95,
-        samples: int = 4,
-        settle: int = 3,
+        worse: float = 1.15,
+        samples: int = 3,
+        settle: int = 2,
         pause: int = 16,
-        again: int = 64,
+        again: int = 128,
     ) -> None:
-        self._slow_ns, self._gain = slow_ns, gain
+        self._slow_ns, self._gain, self._worse = slow_ns, gain, worse
         self._samples, self._settle = samples, settle
         self._pause, self._pause_max, self._again = pause, 64 * pause, again
         self._without: list[float] = []
@@ -43,19 +45,39 @@ class Trial:
         if self._skip:
             self._skip -= 1
             return self.on
-        timed = self._with if self.on else self._without
-        timed.append(ns_a_page)
-        if len(timed) == self._samples:
-            if not self.on and min(timed) >= self._slow_ns:
+        if self.on:
+            self._judge(ns_a_page)
+        else:
+            self._without.append(ns_a_page)
+            if min(self._without) < self._slow_ns:
+                self._give_up()
+            elif len(self._without) == self._samples:
                 self._turn(True, self._settle)
-            elif self.on and median(timed) <= self._gain * min(self._without):
+        return self.on
+
+    def rest(self) -> int:
+        """For how many windows nothing would change; they need not be told, once this was asked."""
+        if self.on or self._skip <= self._settle:
+            return 0
+        windows, self._skip = self._skip, 0
+        return windows
+
+    def _judge(self, ns_a_page: float) -> None:
+        before = min(self._without)
+        self._with.append(ns_a_page)
+        if len(self._with) > self._samples:  # it has lasted: look what it is like without
+            self._turn(False, self._settle)
+        elif ns_a_page > self._worse * before:
+            self._give_up()
+        elif len(self._with) == self._samples:
+            if median(self._with) <= self._gain * before:
                 self._skip = self._again
             else:
-                self._turn(False, self._pause)
-                self._pause = min(2 * self._pause, self._pause_max)
-        elif len(timed) > self._samples:
-            self._turn(False, self._settle)
-        return self.on
+                self._give_up()
+
+    def _give_up(self) -> None:
+        self._turn(False, self._pause)
+        self._pause = min(2 * self._pause, self._pause_max)
 
     def _turn(self, on: bool, skip: int) -> None:
         self.on, self._skip = on, skip

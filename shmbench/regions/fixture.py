@@ -87,6 +87,16 @@ class Fixture:
                 raise
         return made
 
+    def handle(self) -> str:
+        """A path by which other processes of this user open it, while this one has it open."""
+        return self.path if self.named else f"/proc/{os.getpid()}/fd/{self.fd}"
+
+    @classmethod
+    def attach(cls, handle: str) -> Self:
+        """Open what another process made, for reading. Raises OSError."""
+        fd = os.open(handle, os.O_RDONLY | os.O_CLOEXEC)
+        return cls(handle, fd, os.fstat(fd).st_size)
+
     def unlink(self) -> None:
         """Take its name away; idempotent."""
         if self.named:

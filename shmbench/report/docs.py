@@ -1,6 +1,8 @@
-"""Fills docs/policy.md from a result file: figures, tables and conditions; nothing typed by hand.
+"""Fills docs/policy.md from result files: figures, tables and conditions; nothing typed by hand.
 
-    python -m shmbench.report.docs RESULT.json docs/figures
+    python -m shmbench.report.docs RESULT.json ... docs/figures
+
+Each figure comes from one file, the first that has results for it.
 
 The page has places for figures, which this fills again and again:
 
@@ -14,7 +16,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from shmbench.errors import ShmbenchError, UsageError
@@ -80,15 +82,17 @@ def markdown(plot: Plot, folder: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def render(file: ResultFile, figures: Path, page: Path) -> list[str]:
-    """Draw all figures and fill the page; gives the names of those that the file has not.
+def render(files: Sequence[ResultFile], figures: Path, page: Path) -> list[str]:
+    """Draw all figures and fill the page; gives the names of those that no file has.
 
     Raises:
         Unavailable: matplotlib is not installed.
         UsageError: see `fill`.
         OSError: something can't be read or written.
     """
-    found = plots(file)
+    found: dict[str, Plot | None] = {}
+    for file in files:
+        found |= {name: plot for name, plot in plots(file).items() if not found.get(name)}
     text = fill(
         page.read_text(encoding="utf-8"),
         found,
@@ -108,20 +112,20 @@ def render(file: ResultFile, figures: Path, page: Path) -> list[str]:
 def main() -> None:
     """The command; an error is one line, exit code 2."""
     parser = argparse.ArgumentParser(
-        prog="python -m shmbench.report.docs", description="Fill docs/policy.md from a result file."
+        prog="python -m shmbench.report.docs", description="Fill docs/policy.md from result files."
     )
-    parser.add_argument("result", type=Path, help="of `shmbench run policy --output`")
+    parser.add_argument("results", type=Path, nargs="+", help="of `shmbench run ... --output`")
     parser.add_argument("figures", type=Path, help="the folder of the SVG files")
     parser.add_argument("--page", type=Path, help="default: policy.md beside that folder")
     given = parser.parse_args()
     page = given.page or given.figures.parent / "policy.md"
     try:
-        missing = render(load(given.result), given.figures, page)
+        missing = render([load(path) for path in given.results], given.figures, page)
     except (ShmbenchError, OSError) as error:
         print(f"docs: {error}", file=sys.stderr)
         sys.exit(2)
     for name in missing:
-        print(f"{given.result} has no results for the figure {name}", file=sys.stderr)
+        print(f"no file has results for the figure {name}", file=sys.stderr)
 
 
 if __name__ == "__main__":

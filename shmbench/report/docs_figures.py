@@ -159,6 +159,11 @@ _PLOTS: dict[str, Callable[[ResultFile, str], Plot | None]] = {
         _TECHNIQUES,
         lambda row: row.base.cache == "warm" and text.filesystem(row.base) == _IN_MEMORY,
     ),
+    "warm-disk": _speedups(
+        "Warm files on a disk: techniques against the kernel's default",
+        _TECHNIQUES,
+        lambda row: row.base.cache == "warm" and text.filesystem(row.base) != _IN_MEMORY,
+    ),
     "cold": _speedups(
         "Cold files on a disk: techniques against the kernel's default",
         [policy for policy in _TECHNIQUES if policy != "mapping_cache"],

@@ -9,12 +9,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from shmbench import machine
+from shmbench import machine, peers
 from shmbench.errors import Unavailable
-from shmbench.report import text
+from shmbench.report import nodes_text, text
 from shmbench.report.figures import figures
+from shmbench.report.nodes_figure import node_figures
 from shmbench.report.policy_figure import policy_figures
 from shmbench.results import Result, ResultFile
+from shmbench.survey import Survey, survey
 
 # The facts that stand at the top; the others are folded away.
 _HEADLINE_FACTS = (
@@ -22,6 +24,9 @@ _HEADLINE_FACTS = (
     *("hypervisor", "kernel", "governor", "thp_enabled", "python"),
 )
 _PERCENTILES = ("p50", "p90", "p99", "p99.9", "max")
+
+# Of more nodes than these, the table has the results of those only that want a look.
+_NODES_LISTED_MAX = 16
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ def _percentile_column(name: str) -> _Column:
 
 
 _COLUMNS = (
+    _Column("node", lambda result: result.host),
     _Column("workload", lambda result: result.workload),
     _Column("driver", lambda result: result.driver),
     _Column("channel", lambda result: result.channel or ""),
@@ -75,6 +81,7 @@ _COLUMNS = (
     _Column("first touch", lambda r: "" if r.first_touch is None else f"rank {r.first_touch}"),
     _Column("window", lambda result: str(result.window or ""), lambda result: result.window),
     _Column("copies", lambda r: "" if r.copies is None else str(r.copies), lambda r: r.copies),
+    _Column("also", text.further),
     _Column("launcher", lambda result: result.launcher),
     _Column("groups", lambda result: str(result.groups), lambda result: result.groups),
     _Column("flags", lambda result: " ".join(result.flags)),
@@ -111,6 +118,7 @@ def write_report(files: Sequence[ResultFile], path: Path) -> None:
         legend=text.legend(
             flag for file in files for result in file.results for flag in result.flags
         ),
+        peers=peers.table() if any(run.by_mpi() for run in runs) else [],
         plots=_interleaved([run.plots() for run in runs]),
         columns=_filled_columns(runs),
         plotlyjs=get_plotlyjs(),
@@ -126,10 +134,17 @@ class _Run:
     def __init__(self, file: ResultFile) -> None:
         self.file = file
         hosts = dict.fromkeys(result.host for result in file.results)
-        self.host = ", ".join(hosts) or str(file.machine.get("hostname"))
+        self.survey: Survey | None = survey(file) if file.nodes or len(hosts) > 1 else None
+        few = len(hosts) <= _NODES_LISTED_MAX
+        named = ", ".join(hosts) or str(file.machine.get("hostname") or "no results")
+        self.host = named if few else f"{len(hosts)} nodes"
         self.label = f"{self.host} · {_date(file.created)}"
         self.failed = [result for result in file.results if result.error is not None]
         self.flagged = sum(bool(result.flags) for result in file.results)
+
+    def by_mpi(self) -> bool:
+        """Were any ranks an MPI job's?"""
+        return any(result.launcher == "mpi" for result in self.file.results)
 
     def facts(self) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
         """The machine's facts that are known: those at the top, and the others."""
@@ -144,7 +159,7 @@ class _Run:
 
     def plan(self) -> str:
         """What was asked for, and how it went."""
-        asked = ((key, value) for key, value in self.file.plan.items() if key != "left_out")
+        asked = ((key, value) for key, value in self.file.plan.items() if key not in _SHOWN_APART)
         return ", ".join(f"{_words(key)} {_value(key, value)}" for key, value in asked if value)
 
     def left_out(self) -> list[tuple[str, str]]:
@@ -152,10 +167,42 @@ class _Run:
         found = self.file.plan.get("left_out")
         return [(str(case), str(why)) for case, why in found.items()] if found else []
 
+    def nodes(self) -> dict[str, Any] | None:
+        """Of several nodes: what is to be said about them; None for one."""
+        found = self.survey
+        if found is None:
+            return None
+        return {
+            "summary": nodes_text.summary(found),
+            "groups": nodes_text.group_lines(found),
+            "columns": nodes_text.NODE_COLUMNS,
+            "rows": nodes_text.node_rows(found),
+            "outside": self.file.plan.get("outside_references") or [],
+        }
+
+    def listed(self) -> list[Result]:
+        """The results for the table: of very many nodes, of those only that want a look."""
+        results = self.file.results
+        if self.survey is None or len(self.survey.verdicts) <= _NODES_LISTED_MAX:
+            return results
+        shown = [each.host for each in self.survey.verdicts if each.status != "ok"]
+        hosts = set(shown[:_NODES_LISTED_MAX])
+        return [result for result in results if result.host in hosts]
+
     def plots(self) -> list[dict[str, Any]]:
-        """Each figure, and the run that it belongs to."""
-        drawn = [*policy_figures(self.file.results), *figures(self.file.results)]
-        return [asdict(figure) | {"run": self.label} for figure in drawn]
+        """Each figure, and the run that it belongs to. Of several nodes: all of them, then one."""
+        results, label, compared = self.file.results, self.label, []
+        if self.survey is not None:
+            compared = node_figures(self.survey)
+            host = self.survey.typical()
+            results = [result for result in results if result.host == host]
+            label = f"{label} · {host}, the node closest to the median"
+        own = [*policy_figures(results), *figures(results)]
+        return [
+            asdict(figure) | {"run": run}
+            for drawn, run in ((compared, self.label), (own, label))
+            for figure in drawn
+        ]
 
 
 def _interleaved(plots: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -165,6 +212,9 @@ def _interleaved(plots: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, An
         for plot in of_run:
             by_title.setdefault(plot["title"], []).append(plot)
     return [plot for same in by_title.values() for plot in same]
+
+
+_SHOWN_APART = ("left_out", "outside_references")
 
 
 def _words(key: str) -> str:
@@ -191,5 +241,10 @@ def _date(created: str) -> str:
 
 def _filled_columns(runs: Sequence[_Run]) -> list[_Column]:
     """Those that say something about any result."""
-    results = [result for run in runs for result in run.file.results]
-    return [column for column in _COLUMNS if any(column.show(result) for result in results)]
+    results = [result for run in runs for result in run.listed()]
+    several = len({result.host for result in results}) > 1
+    return [
+        column
+        for column in _COLUMNS
+        if any(map(column.show, results)) and (several or column.title != "node")
+    ]

@@ -11,9 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from shmbench.compare import Comparison, Direction, Row
-from shmbench.report import text
+from shmbench.report import nodes_text, text
 from shmbench.report.policy_map import MARKS, policy_maps, written
 from shmbench.results import Result, ResultFile
+from shmbench.survey import Survey
 from shmbench.units import format_duration
 
 STYLES = {
@@ -26,10 +27,14 @@ STYLES = {
     "warn": "yellow",
     "no": "yellow",
     "undecided": "yellow",
+    "slow": "bold red",
+    "disturbed": "yellow",
+    "incomplete": "yellow",
 }
 
 _SPEEDUP = "speed-up"
 _NUMBERS = {"size", "median", "interval", "p99", "rate", "of limit", "base", "new", "ratio"}
+_NUMBERS |= {"hidden", "rank 0"}
 _NUMBERS |= {_SPEEDUP}
 _PROSE = {"case", "error", "meaning"}
 
@@ -38,6 +43,7 @@ _MATRIX_CPUS_MAX = 12
 
 Column = tuple[str, Callable[[Result], str]]
 
+_NODE: Column = ("node", lambda result: result.host)
 _IDENTITY: tuple[Column, ...] = (
     ("channel", lambda result: result.channel or ""),
     ("size", text.size),
@@ -68,6 +74,8 @@ _FIGURES: tuple[Column, ...] = (
     ("p99", lambda result: text.percentile(result, "p99")),
     ("rate", text.rate),
     ("of limit", text.of_limit),
+    ("hidden", lambda result: text.figure(result, "hidden_share")),
+    ("rank 0", lambda result: text.figure(result, "rank_0_s")),
 )
 
 
@@ -131,7 +139,8 @@ def _workload_table(
         (_SPEEDUP, lambda result: speedups.get(id(result), "")),
         ("flags", own_flags),
     ]
-    shown: list[Column] = [*_IDENTITY, *differing, *figures, *own]
+    nodes = [_NODE] if len({result.host for result in results}) > 1 else []
+    shown: list[Column] = [*nodes, *_IDENTITY, *differing, *figures, *own]
     filled = [column for column in shown if any(column[1](result) for result in results)]
     operation = f" per {results[0].operation}" if results[0].operation else ""
     return _table(
@@ -223,6 +232,23 @@ def _summary(comparison: Comparison) -> str:
         f"All intervals hold together with {comparison.confidence:.0%} confidence; "
         f"changes below {comparison.threshold:.0%} do not count."
     )
+
+
+def jobs_table(rows: Sequence[Sequence[str]]) -> Table:
+    """Jobs of a scheduler's: directory, id, state, time, reason, results."""
+    return _table("Jobs", ("directory", "job", "state", "time", "reason", "results"), rows)
+
+
+def survey_table(found: Survey) -> Group:
+    """The figures over all nodes, then the nodes that want a look, then all in one line."""
+    figures = [nodes_text.figure_row(each) for each in found.figures if len(each.results) > 1]
+    parts: list[RenderableType] = []
+    if figures:
+        parts.append(_table("Figures over all nodes", nodes_text.FIGURE_COLUMNS, figures))
+    if rows := nodes_text.node_rows(found):
+        parts.append(_table("Nodes that want a look", nodes_text.NODE_COLUMNS, rows))
+    parts += [Text(line) for line in nodes_text.group_lines(found)]
+    return Group(*parts, Text(nodes_text.summary(found)))
 
 
 def doctor_table(rows: Sequence[Mapping[str, str | None]]) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from statistics import median as middle
 
 from shmbench.measure.flags import Flag
 from shmbench.results import Result
@@ -73,6 +74,23 @@ def of_limit(result: Result) -> str:
     if result.bytes_per_second is not None:
         return f"{100 / limit.ratio:.0f} %"
     return f"{limit.ratio:.2f}x" if limit.ratio < 10 else f"{limit.ratio:.0f}x"
+
+
+def figure(result: Result, name: str) -> str:
+    """One of the result's further figures: the median over groups, as a share or a duration."""
+    values = result.figures.get(name)
+    if not values:
+        return ""
+    value = middle(values)
+    return f"{100 * value:.0f} %" if name.endswith("_share") else format_duration(value)
+
+
+def further(result: Result) -> str:
+    """All of them, by name."""
+    return ", ".join(
+        f"{name.rpartition('_')[0].replace('_', ' ')} {figure(result, name)}"
+        for name in result.figures
+    )
 
 
 def region(result: Result) -> str:

@@ -63,10 +63,13 @@ class Workload(ABC):
     has_sizes: ClassVar[bool] = True  # message_bytes is an axis
     moves_bytes: ClassVar[bool] = False  # bytes_per_second is a figure of it
     has_percentiles: ClassVar[bool] = False
+    has_limit: ClassVar[bool] = True  # over a channel; see shmbench.limits
     default_ranks: ClassVar[int] = 2
     min_ranks: ClassVar[int] = 2
     max_ranks: ClassVar[int | None] = None
+    across_nodes: ClassVar[bool] = False  # MPI ranks i and i + ranks / 2 may be on two nodes
     needs_two_cpus: ClassVar[bool] = False  # it spins without yielding
+    needs_fork: ClassVar[bool] = False  # its ranks have to be made for it, which MPI's aren't
     timing_rank: ClassVar[int | None] = 0  # None: the slowest rank's time counts
     # of the family "policy"
     regions: ClassVar[tuple[str, ...]] = ()  # kinds that it maps by itself, instead of being given
@@ -161,6 +164,10 @@ class Workload(ABC):
         """What this rank saw that a reader of the figure should know."""
         return {}
 
+    def figures(self) -> dict[str, float]:
+        """What else it measured in this rank, see `Result.figures`; rank 0's are kept."""
+        return {}
+
     def flags(self) -> list[Flag]:
         """What the figure must be read with."""
         return []
@@ -184,6 +191,11 @@ WORKLOADS: Registry[Workload] = Registry(
         "allreduce": "shmbench.workloads.collectives:Allreduce",
         "allgather": "shmbench.workloads.collectives:Allgather",
         "alltoall": "shmbench.workloads.collectives:Alltoall",
+        "overlap": "shmbench.workloads.overlap:Overlap",
+        "collective_overlap": "shmbench.workloads.overlap:CollectiveOverlap",
+        "one_sided": "shmbench.workloads.one_sided:OneSided",
+        "one_sided_stream": "shmbench.workloads.one_sided:OneSidedStream",
+        "open_region": "shmbench.workloads.open_region:OpenRegion",
         "core_to_core": "shmbench.workloads.core_to_core:CoreToCore",
         "contention": "shmbench.workloads.contention:Contention",
         "memcpy": "shmbench.workloads.memcpy:Memcpy",
@@ -202,6 +214,7 @@ WORKLOADS: Registry[Workload] = Registry(
         "trace": "shmbench.workloads.reads:Trace",
         "reopen": "shmbench.workloads.reopen:Reopen",
         "over_memory": "shmbench.workloads.over_memory:OverMemory",
+        "one_ahead": "shmbench.workloads.one_ahead:OneAhead",
         "device": "shmbench.workloads.device:Device",
     },
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
@@ -71,6 +72,14 @@ class MessageWorkload(Workload):
         outs = {i: channel.sender(i) for i, link in enumerate(links) if link.source == self.rank}
         ins = {i: channel.receiver(i) for i, link in enumerate(links) if self.rank in link.targets}
         return outs, ins
+
+    def post_recv(self, end: Endpoint) -> Callable[[memoryview], object]:
+        """What begins a reception; a whole one, where the channel can have but one under way."""
+        assert self.context.channel is not None
+        if self.context.channel.posts_receptions:
+            begin: Callable[[memoryview], object] = end.post_recv  # type: ignore[attr-defined]
+            return begin
+        return end.recv_into
 
     def validate(self) -> None:
         """Send random messages over each link in turn; receivers compare every byte, in order."""

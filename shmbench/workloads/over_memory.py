@@ -36,6 +36,7 @@ class OverMemory(ReadingWorkload):
     caches = ("cold",)
     warm_limit = None
     max_ranks = 1
+    needs_fork = True
 
     @classmethod
     def probe(cls, case: Case) -> Unavailable | None:

@@ -18,6 +18,7 @@ class PingPong(MessageWorkload):
     summary = "latency: half of a round trip between two ranks"
     operation = "one-way message"
     has_percentiles = True
+    across_nodes = True
     max_ranks = 2
 
     @classmethod

@@ -84,7 +84,7 @@ class ReadingWorkload(Workload):
     file_sizes: ClassVar[tuple[int, ...]] = (256 * _MIB,)
     default_ranks = 1
     min_ranks = 1
-    timing_rank = None
+    timing_rank: ClassVar[int | None] = None
     fixed_iterations = 1
 
     length: ClassVar[int] = PAGE_BYTES  # of an access, unless the case says it
@@ -160,7 +160,11 @@ class ReadingWorkload(Workload):
             read_in(self.file.fd, self.file.size_bytes)
         self._group.barrier()
         with with_helpers(self._cpu, self._helper_cpus):
-            self._policy = POLICIES.get(self.case.policy or "none")(self.target)
+            self._policy = POLICIES.get(self.policy_name())(self.target)
+
+    def policy_name(self) -> str:
+        """The policy of this rank."""
+        return self.case.policy or "none"
 
     def validate(self) -> None:
         """Learn by pread what is to be read; where the file is warm, make a first pass as well."""

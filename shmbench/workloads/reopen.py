@@ -49,6 +49,7 @@ class Reopen(Workload):
     default_ranks = 1
     min_ranks = 1
     timing_rank = None
+    needs_fork = True
 
     @classmethod
     def fits(cls, case: Case) -> bool:

@@ -58,14 +58,13 @@ class WindowedWorkload(MessageWorkload):
             return monotonic_ns() - start
         (ack_out,) = self.ack_outs.values()
         send_ack, buffer = ack_out.send, self.buffer
-        # Ends that can have several receptions under way have `post_recv`.
-        receives = [getattr(end, "post_recv", end.recv_into) for end in self.ins.values()]
+        begins = [self.post_recv(end) for end in self.ins.values()]
         completes = [end.complete for end in self.ins.values()]
         start = monotonic_ns()
         for _ in range(iterations):
             for _ in range(window):
-                for receive in receives:
-                    receive(buffer)
+                for begin in begins:
+                    begin(buffer)
             for complete in completes:
                 complete()
             send_ack(ack)
@@ -78,6 +77,7 @@ class Stream(WindowedWorkload):
     name = "stream"
     summary = "bandwidth and message rate, one way, with a window"
     operation = "message"
+    across_nodes = True
     moves_bytes = True
     max_ranks = 2
 
@@ -149,6 +149,7 @@ class MultiPair(WindowedWorkload):
     name = "multi_pair"
     summary = "message rate of all pairs of ranks at once"
     operation = "message of one of the pairs"
+    across_nodes = True
     moves_bytes = True
     default_ranks = 4
     timing_rank = None

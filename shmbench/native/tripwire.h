@@ -1,0 +1,129 @@
+/* A page that tells by one load whether a file still reaches to it.
+
+   It is the page that holds the last byte of what is mapped, mapped once more on its own. A file
+   that shrinks to below it loses this page at once, in every mapping (truncate(2) returns after
+   that), and the next load from it is SIGBUS. The handler puts a page of zeros there and notes
+   that the wire was tripped; so the load ends as any other, and nobody but the owner is told. What
+   this costs, as long as nothing happens, is a load; a look at the file's length is a system call.
+
+   A SIGBUS from anywhere else goes to the handler that was there before. */
+#ifndef SHM_TRIPWIRE_H
+#define SHM_TRIPWIRE_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+
+#include <errno.h>
+#include <linux/magic.h>
+#include <signal.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+enum { SHM_TRIPWIRES = 1024 };
+
+struct shm_tripwire {
+    volatile unsigned char *page; /* NULL: unused */
+    volatile sig_atomic_t tripped;
+};
+
+/* Written by threads that hold the GIL, read by the handler in any thread. */
+static struct shm_tripwire shm_tripwires[SHM_TRIPWIRES];
+static struct sigaction shm_sigbus_before;
+static size_t shm_tripwire_page;
+
+static void shm_on_sigbus(int number, siginfo_t *info, void *context) {
+    int saved = errno, raised = info->si_code > 0; /* by the kernel, for an address */
+    unsigned char *page = (unsigned char *)((uintptr_t)info->si_addr & ~(shm_tripwire_page - 1));
+    for (int i = 0; raised && i < SHM_TRIPWIRES; i++) {
+        struct shm_tripwire *wire = &shm_tripwires[i];
+        if (!page || wire->page != page) continue;
+        int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+        if (mmap(page, shm_tripwire_page, PROT_READ, flags, -1, 0) == MAP_FAILED) break;
+        wire->tripped = 1;
+        errno = saved;
+        return;
+    }
+    if (shm_sigbus_before.sa_flags & SA_SIGINFO) {
+        shm_sigbus_before.sa_sigaction(number, info, context);
+    } else if (shm_sigbus_before.sa_handler != SIG_DFL && shm_sigbus_before.sa_handler != SIG_IGN) {
+        shm_sigbus_before.sa_handler(number);
+    } else { /* the load is tried again, and ends the process as it would have without us */
+        signal(number, SIG_DFL);
+        if (!raised) raise(number);
+    }
+    errno = saved;
+}
+
+/* Whether our handler is the process's; it is installed once, and stands aside for a later one. */
+static int shm_tripwires_work(void) {
+    static int installed;
+    struct sigaction now;
+    if (installed)
+        return !sigaction(SIGBUS, NULL, &now) && (now.sa_flags & SA_SIGINFO) &&
+               now.sa_sigaction == shm_on_sigbus;
+    memset(&now, 0, sizeof now);
+    now.sa_sigaction = shm_on_sigbus;
+    now.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
+    shm_tripwire_page = (size_t)sysconf(_SC_PAGESIZE);
+    installed = !sigaction(SIGBUS, &now, &shm_sigbus_before);
+    return installed;
+}
+
+/* Whether a file that shrinks loses its mapped pages before truncate(2) returns, wherever it was
+   called: not where another machine may call it. */
+static int shm_is_local(int fd) {
+    struct statfs found;
+    if (fstatfs(fd, &found)) return 0;
+    switch ((uint32_t)found.f_type) {
+    case TMPFS_MAGIC: case RAMFS_MAGIC: case EXT4_SUPER_MAGIC: case XFS_SUPER_MAGIC:
+    case BTRFS_SUPER_MAGIC: case F2FS_SUPER_MAGIC: case OVERLAYFS_SUPER_MAGIC:
+        return 1;
+    }
+    return 0;
+}
+
+/* A wire at the page of the file that begins at `offset`; NULL: it can't be had, or not `now`,
+   since the page is not in memory, and a touch must not wait for a device. */
+static struct shm_tripwire *shm_tripwire_set(int fd, uint64_t offset, int *now) {
+    unsigned char there = 0;
+    *now = 1;
+    if (!shm_is_local(fd) || !shm_tripwires_work()) return NULL;
+    for (int i = 0; i < SHM_TRIPWIRES; i++) {
+        struct shm_tripwire *wire = &shm_tripwires[i];
+        if (wire->page) continue;
+        void *page = mmap(NULL, shm_tripwire_page, PROT_READ, MAP_SHARED, fd, (off_t)offset);
+        if (page == MAP_FAILED) return NULL;
+        if (mincore(page, shm_tripwire_page, &there) || !(there & 1)) {
+            munmap(page, shm_tripwire_page);
+            *now = 0;
+            return NULL;
+        }
+        wire->tripped = 0;
+        wire->page = page;
+        return wire;
+    }
+    return NULL;
+}
+
+static void shm_tripwire_remove(struct shm_tripwire *wire) {
+    void *page = (void *)wire->page;
+    wire->page = NULL;
+    munmap(page, shm_tripwire_page);
+}
+
+/* Whether the file still has the wire's page, and so all bytes before it. */
+static inline int shm_tripwire_holds(const struct shm_tripwire *wire) {
+    (void)*wire->page;
+    return !wire->tripped;
+}
+
+static inline int shm_reaches(int fd, uint64_t end) {
+    return (uint64_t)lseek(fd, 0, SEEK_END) >= end;
+}
+
+static inline size_t shm_page_bytes(void) { return (size_t)sysconf(_SC_PAGESIZE); }
+#endif
