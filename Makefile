@@ -41,15 +41,12 @@ WAIT    ?= 600
 ASV     := $(BIN)/python -m asv
 history: $(STAMP)
 	$(BIN)/shmbench asv preflight --wait $(WAIT)
-	$(ASV) machine --yes --machine $(MACHINE)
+	$(BIN)/shmbench asv machine $(MACHINE)
 	git rev-list --max-count=$(COMMITS) HEAD | \
 	    $(ASV) run HASHFILE:- --machine $(MACHINE) --record-samples --skip-existing-successful $(ASV_ARGS)
 
 history-html: $(STAMP)
-	$(BIN)/shmbench asv export
-	$(ASV) publish
-	$(BIN)/asv-tachyon install .asv/html
-	@echo "look at it with: $(BIN)/asv-tachyon serve .asv/html"
+	$(BIN)/shmbench asv site
 
 $(STAMP): $(SOURCES)
 	$(PYTHON) -m venv $(VENV)

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 KEPT = 30
+TOOLS = ("setuptools>=77", "Cython>=3.1")
 
 
 def main(build: Path, cache: Path, wheels: Path) -> None:
@@ -39,9 +40,11 @@ def main(build: Path, cache: Path, wheels: Path) -> None:
 def _build(build: Path, into: Path) -> None:
     settings = into / "parallel.cfg"
     settings.write_text(f"[build_ext]\nparallel = {os.cpu_count()}\n")
+    pip = [sys.executable, "-m", "pip"]
+    subprocess.run([*pip, "install", "--quiet", *TOOLS], check=True)
     command = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run(
-        [sys.executable, "-m", "pip", *command, "--wheel-dir", into, build],
+        [*pip, *command, "--wheel-dir", into, build],
         env={**os.environ, "DIST_EXTRA_CONFIG": str(settings)},
         check=True,
     )

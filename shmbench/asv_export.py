@@ -53,7 +53,7 @@ def export(
     """
     commit, date_ms = _look_up(commit, repository)
     done = Export()
-    by_place: dict[tuple[str, str], list[Result]] = defaultdict(list)
+    by_place: dict[tuple[str, tuple[tuple[str, str], ...]], list[Result]] = defaultdict(list)
     facts: dict[str, dict[str, Any]] = {}
     for file in files:
         for result in file.results:
@@ -62,16 +62,16 @@ def export(
                 continue
             name = machine or result.host
             facts.setdefault(name, file.machine)
-            by_place[name, _mpi(result)].append(result)
+            by_place[name, tuple(_mpi(result).items())].append(result)
     for (name, mpi), found in by_place.items():
-        done.written.append(_write(results, name, facts[name], mpi, found, (commit, date_ms)))
+        done.written.append(_write(results, name, facts[name], dict(mpi), found, (commit, date_ms)))
     register(results)
     return done
 
 
 def register(results: Path) -> list[str]:
     """Put what was exported into asv's benchmarks.json; gives the names of those benchmarks."""
-    _need_asv()
+    need_asv()
     from asv import util
     from asv.benchmarks import Benchmarks
     from asv.results import iter_results
@@ -89,7 +89,8 @@ def register(results: Path) -> list[str]:
     return sorted(added)
 
 
-def _need_asv() -> None:
+def need_asv() -> None:
+    """Raise Unavailable, with the remedy, where asv is not installed."""
     try:
         import asv  # noqa: F401
     except ImportError as error:
@@ -100,7 +101,7 @@ def _need_asv() -> None:
 
 def _look_up(commit: str, repository: Path) -> tuple[str, int]:
     """A commit's full hash, and its date as asv has it: milliseconds since 1970."""
-    _need_asv()
+    need_asv()
     from asv.plugins.git import Git
     from asv.repo import NoSuchNameError
 
@@ -116,9 +117,9 @@ def _look_up(commit: str, repository: Path) -> tuple[str, int]:
     return found, git.get_date(found)
 
 
-def _mpi(result: Result) -> str:
-    """Which MPI the ranks belonged to; empty where they were processes."""
-    return f"{result.mpi['vendor']} {result.mpi['version']}" if result.mpi else ""
+def _mpi(result: Result) -> dict[str, str]:
+    """The ranks' MPI and its version, by the name that it has in asv's matrix, too."""
+    return {result.mpi["vendor"]: result.mpi["version"]} if result.mpi else {}
 
 
 def _benchmark(name: str, labels: list[str]) -> dict[str, Any]:
@@ -141,7 +142,7 @@ def _write(
     results: Path,
     machine: str,
     facts: dict[str, Any],
-    mpi: str,
+    mpi: dict[str, str],
     found: list[Result],
     commit: tuple[str, int],
 ) -> Path:
@@ -149,8 +150,8 @@ def _write(
 
     about = _machine(results, machine, facts)
     python = ".".join(str(facts.get("python") or "").split(".")[:2])
-    environment = "-".join([_ENVIRONMENT, f"py{python}", *mpi.lower().split()])
-    written = Results({**about, "python": python, "mpi": mpi}, {}, *commit, python, environment, {})
+    environment = "-".join([_ENVIRONMENT, f"py{python}", *(f"{k}-{v}" for k, v in mpi.items())])
+    written = Results({**about, "python": python, **mpi}, {}, *commit, python, environment, {})
     written.load_data(str(results))
     by_workload: dict[str, list[Result]] = defaultdict(list)
     for result in found:

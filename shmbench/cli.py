@@ -410,6 +410,30 @@ def asv_export(
         click.echo(f"asv: {path}")
 
 
+@asv_.command("machine")
+@click.argument("name")
+def asv_machine(name: str) -> None:
+    """Let asv know this machine by NAME, which stays when the host's name changes."""
+    from shmbench.asv_site import name_machine
+
+    click.echo(f"asv: {name}: {name_machine(name)}")
+
+
+@asv_.command("site")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default="asv.conf.json",
+    show_default=True,
+)
+def asv_site(config: Path) -> None:
+    """Publish all results as a site that needs no network; nothing is measured."""
+    from shmbench.asv_site import build
+
+    site = build(config)
+    click.echo(f"site: {site}; look at it with: asv-tachyon serve {site}")
+
+
 @asv_.command("preflight")
 @click.option(
     "--wait", "wait_s", type=click.FloatRange(0), default=0.0, help="Seconds, for it to be quiet."

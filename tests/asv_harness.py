@@ -47,7 +47,7 @@ class Clone:
             if settings.exists():
                 self.environment.setdefault("PIP_CONFIG_FILE", str(settings))
         self.configure(WITHOUT_MPI, keep=())
-        self.asv("machine", "--yes", "--machine", MACHINE)
+        self.shmbench("asv", "machine", MACHINE)
 
     def git(self, *arguments: str) -> str:
         identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
@@ -85,7 +85,7 @@ class Clone:
         )
 
     def shmbench(self, *arguments: str) -> str:
-        command = [sys.executable, "-m", "shmbench", *arguments]
+        command = [Path(sys.executable).parent / "shmbench", *arguments]
         return subprocess.check_output(command, cwd=self.path, env=self.environment, text=True)
 
     def continuous(
