@@ -174,7 +174,7 @@ def _machine(results: Path, name: str, facts: dict[str, Any]) -> dict[str, str]:
         "arch": str(facts.get("arch")),
         "cpu": str(facts.get("cpu_model")),
         "num_cpu": str(facts.get("cpus_online")),
-        "ram": str((facts.get("memory_bytes") or 0) // 1024),
+        "ram": str(facts.get("memory_bytes")),
     }
     if not path.exists():
         machine = Machine()

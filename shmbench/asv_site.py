@@ -1,13 +1,17 @@
 """A site of all that asv knows: `asv publish` with the pages of asv-tachyon, complete offline.
 
-Both are made for what asv has measured itself. What a machine has not measured they ask for in
-vain, and a parameter that some results lack can't be chosen; `build` sees to both.
+The pages let one choose a value of each parameter. One that some results lack can't be chosen;
+those that the machine's name implies have to be chosen beside it; and for what a machine has not
+measured they ask in vain. `build` publishes a copy of the results in which none of that is so.
 """
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ from shmbench.asv_export import need_asv, register
 from shmbench.errors import ShmbenchError, UsageError
 
 _LACKING = "none"  # the value of a parameter that some results have and others have not
+_IMPLIED = frozenset({"os", "arch", "cpu", "num_cpu", "ram"})  # by the machine; in machine.json
 
 
 def name_machine(name: str) -> Path:
@@ -54,13 +59,23 @@ def build(config: Path) -> Path:
         settings = Config.load(str(config))
     except UserError as error:
         raise UsageError(str(error), "name asv.conf.json with --config") from error
-    results = config.parent / settings.results_dir
-    site: Path = config.parent / settings.html_dir
+    folder = config.parent.resolve()
+    results = folder / settings.results_dir
+    site: Path = folder / settings.html_dir
+    if not results.is_dir():
+        raise UsageError(f"{results}: no results", "measure first: make history, or asv run")
     register(results)
-    _level(results)
-    _run("asv", "--config", str(config), "publish")
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / "results"
+        shutil.copytree(results, copy)
+        _level(copy)
+        paths = {"repo": str(folder / settings.repo), "html_dir": str(site)}
+        changed = {**vars(settings), **paths, "results_dir": str(copy)}
+        config = Path(scratch) / "asv.conf.json"
+        config.write_text(json.dumps({"version": Config.api_version, **changed}))
+        _run("asv", "--config", str(config), "publish")
     _run("asv_tachyon", "install", str(site), "--no-backup")
-    _complete(site, config.parent / settings.repo)
+    _complete(site, folder / settings.repo)
     return site
 
 
@@ -76,17 +91,16 @@ def _run(module: str, *arguments: str) -> None:
 
 
 def _level(results: Path) -> None:
-    """Give all results the same parameters."""
+    """Give all results the same parameters, and only those that tell them apart."""
     from asv.results import iter_results
 
     found = list(iter_results(str(results)))
-    if not found:
-        raise UsageError(f"{results}: no results", "measure first: make history, or asv run")
-    names = {name for each in found for name in each.params}
+    names = {name for each in found for name in each.params} - _IMPLIED
     for each in found:
-        if missing := names - each.params.keys():
-            each.params.update(dict.fromkeys(missing, _LACKING))
-            each.save(str(results))
+        told = {name: each.params.get(name, _LACKING) for name in names}
+        each.params.clear()
+        each.params.update(told)
+        each.save(str(results))
 
 
 def _complete(site: Path, repository: Path) -> None:
@@ -97,9 +111,14 @@ def _complete(site: Path, repository: Path) -> None:
     index: dict[str, Any] = load_json(str(site / "index.json"))
     for parameters in index["graph_param_list"]:
         for benchmark in index["benchmarks"]:
-            graph = site / f"{Graph.get_file_path(parameters, benchmark)}.json"
-            if not graph.exists():
-                graph.write_text("[]")
+            graph = Path(f"{Graph.get_file_path(parameters, benchmark)}.json")
+            for path, nothing in (
+                (site / graph, "[]"),
+                (site / "samples" / graph.relative_to("graphs"), "{}"),
+            ):
+                if not path.exists():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_text(nothing)
     subjects = {
         revision: subprocess.check_output(
             ["git", "show", "--no-patch", "--format=%s", commit], cwd=repository, text=True

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.parse import urlencode
 
 import msgspec
 import pytest
-from asv_harness import CONCERNED, MACHINE, PART, ROOT, Clone, part
+from asv_harness import CONCERNED, MACHINE, PART, ROOT, WITHOUT_MPI, Clone, part
 from sample_results import sample_result
 from slowed_ring import need_what_slows, slow_down, slowed_copy, steps_for
 from test_asv_export import a_file
-from test_report_browser import Opened, browser  # noqa: F401
+from test_report_browser import browser  # noqa: F401
 
 from shmbench.results import save
 
@@ -34,6 +35,7 @@ CLASSES = [
     for each in vars(module).values()
     if isinstance(each, type) and issubclass(each, Tracked) and each is not Tracked
 ]
+PYTHON = "{}.{}".format(*sys.version_info)
 CI = "asv.ci.json"  # without MPI, and MPICH
 
 
@@ -180,12 +182,29 @@ def in_one_of(tries: int, attempt: Callable[[], Verdict]) -> None:
     pytest.fail("\n".join(seen))
 
 
+@dataclass
+class Site:
+    """A published site, served, and the page that was opened from it."""
+
+    clone: Clone
+    address: str
+    page: Any
+    requests: list[str]
+    complaints: list[str]
+
+    def open(self, view: str, **selectors: str) -> None:
+        """Go to a view with these parameters chosen, and let it load all that it wants."""
+        self.page.goto("about:blank")
+        self.page.goto(f"{self.address}#{urlencode({'view': view, 'branch': 'main', **selectors})}")
+        self.page.wait_for_load_state("networkidle")
+
+
 @pytest.fixture(scope="module")
-def site(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the published site: five commits of history, and a run on two nodes."""
+def site(clone: Clone, browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:  # noqa: F811
+    """Five commits of history and a run on two nodes, as the README publishes them."""
     commits = [clone.git("rev-parse", "main")]
-    for number in range(4):
-        commits.append(clone.commit(f"Change {number}", "main"))
+    commits += [clone.commit(f"Change {number}", "main") for number in range(4)]
+    clone.forget()
     run = ("run", "--quick", "--machine", MACHINE, "--bench", "HandOver|RingLatency")
     for commit in commits:
         done = clone.asv(*run, f"{commit}^!")
@@ -198,18 +217,59 @@ def site(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
     save(a_file(*nodes), result)
     for commit in commits:
         clone.shmbench("asv", "export", str(result), "--commit", commit)
-    clone.shmbench("asv", "export", str(result), "--machine", "partition")
-    clone.shmbench("asv", "export")
-    published = clone.asv("publish")
-    assert published.returncode == 0, published.stdout
-    folder = clone.path / ".asv/html"
-    subprocess.run([Path(sys.executable).parent / "asv-tachyon", "install", folder], check=True)
+    clone.shmbench("asv", "site", "--config", WITHOUT_MPI)
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    handler = partial(Quiet, directory=str(clone.path / ".asv/html"))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/"
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    made = Site(clone, f"http://127.0.0.1:{server.server_address[1]}/", page, [], [])
+    page.on("request", lambda request: made.requests.append(request.url))
+    page.on("console", lambda message: made.complaints.append(message.text))
+    page.on("pageerror", lambda error: made.complaints.append(str(error)))
+    yield made
+    page.close()
     server.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_site_lists_the_benchmarks_and_stays_on_this_machine(site: Site) -> None:
+    site.open("overview", machine=MACHINE, python=PYTHON)
+    listed = site.page.inner_text("body")
+    for benchmark in CLASSES:
+        assert f"{benchmark.__module__.removeprefix('benchmarks.')}.{benchmark.__name__}" in listed
+    assert site.requests
+    assert all(url.startswith(site.address) for url in site.requests)
+    assert site.complaints == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("benchmark", "machine", "python"),
+    [
+        ("bench_ipc.RingLatency.track_time", MACHINE, PYTHON),
+        ("run.ping_pong", "node-1", "3.12"),
+        ("run.ping_pong", "node-2", "3.12"),
+    ],
+)
+def test_a_graph_draws_five_commits(
+    site: Site, benchmark: str, machine: str, python: str, tmp_path: Path
+) -> None:
+    site.open("explore", bench=benchmark, machine=machine, python=python)
+    site.page.screenshot(path=tmp_path / "graph.png", full_page=True)
+    canvas = site.page.locator(".uplot canvas")
+    canvas.wait_for()
+    inked = canvas.evaluate(
+        """(canvas) => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height)
+            .data.filter((value, i) => i % 4 === 3 && value > 0).length"""
+    )
+    assert inked > 1000
+    shown = site.page.inner_text("body")
+    hashes = site.clone.git("rev-list", "--max-count=5", "main").split()
+    assert all(commit[:8] in shown for commit in hashes)
+    assert site.complaints == []
