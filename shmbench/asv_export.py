@@ -119,7 +119,9 @@ def _look_up(commit: str, repository: Path) -> tuple[str, int]:
 
 def _mpi(result: Result) -> dict[str, str]:
     """The ranks' MPI and its version, by the name that it has in asv's matrix, too."""
-    return {result.mpi["vendor"]: result.mpi["version"]} if result.mpi else {}
+    if not result.mpi:
+        return {}
+    return {"".join(result.mpi["vendor"].lower().split()): result.mpi["version"]}
 
 
 def _benchmark(name: str, labels: list[str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "shmbench"
 # From the top to the bottom; a layer may import from those below it, and from itself.
 LAYERS = (
     ("cli", "__main__"),
+    ("asv_site",),
     ("slurm", "preflight", "asv_export"),
     ("session", "session_mpi", "catalogue"),
     ("report", "compare", "doctor"),
