@@ -36,6 +36,8 @@ _NAMES = {
 _PLAIN_NAMES = ("mpiexec.hydra", "mpiexec", "mpirun")
 
 # How many ranks a launcher says that it started.
+# What the environment of a job's processes begins with: of schedulers, of launchers.
+_OF_A_JOB = ("SLURM_", "PBS_", "LSB_", "PMI_", "PMIX_", "OMPI_COMM_", "OMPI_UNIVERSE_", "HYDI_")
 _SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS")
 
 
@@ -67,24 +69,42 @@ def sizes_of_a_job(launcher: Launcher, ranks: int) -> list[int]:
         Unavailable: it doesn't start, or doesn't come to an end.
     """
     command = launcher.command(ranks, ["-m", "shmbench.group.mpi_probe", "size"])
+    remedy = f"see what this says: {' '.join(command)}"
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             command,
-            capture_output=True,
-            text=True,
-            timeout=_PROBE_S,
-            env={**launcher.environment, **os.environ},
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**launcher.environment, **_of_no_job(os.environ)},
             start_new_session=True,
-            check=True,
         )
-        return [int(line) for line in done.stdout.split()]
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
-        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-        raise Unavailable(
-            f"a job of {ranks} ranks by {launcher.mpiexec} fails: {said[-1] if said else error}",
-            f"see what this says: {' '.join(command)}",
-        ) from error
+    except OSError as error:
+        raise Unavailable(f"{launcher.mpiexec}: {error}", remedy) from error
+    try:
+        said, complaint = process.communicate(timeout=_PROBE_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        said, complaint = "", f"no end within {_PROBE_S:.0f} s"
+    try:
+        sizes = [int(line) for line in said.split()]
+    except ValueError:
+        sizes, complaint = [], said
+    if process.returncode or not sizes:
+        last = (complaint.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+        raise Unavailable(f"a job of {ranks} ranks by {launcher.mpiexec} fails: {last}", remedy)
+    return sizes
+
+
+def _of_no_job(environment: Mapping[str, str]) -> dict[str, str]:
+    """Without what a scheduler or launcher told this process: a job inside a job is on this host.
+
+    A launcher that finds itself in a job of Slurm's starts its ranks by srun, where they wait for
+    CPUs that the job has already.
+    """
+    return {name: value for name, value in environment.items() if not name.startswith(_OF_A_JOB)}
 
 
 def started_ranks(environment: Mapping[str, str] = os.environ) -> int | None:

@@ -151,6 +151,22 @@ def test_a_launcher_of_another_mpi_is_seen_by_the_sizes_of_its_ranks(tmp_path: P
         sizes_of_a_job(wrong, 2)
 
 
+def test_a_job_is_probed_on_this_host_from_within_a_job_of_slurm_or_of_mpi(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in (
+        ("SLURM_JOB_ID", "1"),
+        ("SLURM_NNODES", "2"),
+        ("SLURM_NODELIST", "n[1-2]"),
+        ("SLURM_TASKS_PER_NODE", "2(x2)"),
+        ("PMI_SIZE", "2"),
+        ("PMI_RANK", "0"),
+        ("PMI_FD", "99"),
+    ):
+        monkeypatch.setenv(name, value)
+    assert sizes_of_a_job(mpi_harness.launcher(), 2) == [2, 2]
+
+
 def test_without_an_mpi_library_the_remedy_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MPI4PY_LIBMPI", "/nonexistent/libmpi.so")
     with pytest.raises(Unavailable, match=r'pip install "shmbench\[mpi\]"'):
