@@ -42,7 +42,7 @@ ASV     := $(BIN)/python -m asv
 history: $(STAMP)
 	$(BIN)/shmbench asv preflight --wait $(WAIT)
 	$(BIN)/shmbench asv machine $(MACHINE)
-	git rev-list --max-count=$(COMMITS) HEAD | \
+	git rev-list --first-parent --max-count=$(COMMITS) HEAD | \
 	    $(ASV) run HASHFILE:- --machine $(MACHINE) --record-samples --skip-existing-successful $(ASV_ARGS)
 
 history-html: $(STAMP)
