@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
+import time
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,7 +21,8 @@ from slowed_ring import need_what_slows, slowed_copy, steps_for
 
 from shmbench.measure.distance import alike
 
-pytestmark = [pytest.mark.bar, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.bar, pytest.mark.timeout(1800)]
+SHMBENCH = (sys.executable, "-m", "shmbench")
 
 # Two flags in two cache lines, passed to and fro by two pinned processes; prints ns one way.
 BARE_PING_PONG = r"""
@@ -178,10 +182,7 @@ def test_a_ring_slowed_by_a_tenth_is_reported(
         ping_pong_at(usual, base, ROOT)
         ping_pong_at(usual, new, slowed)
         done = subprocess.run(
-            [
-                *(sys.executable, "-m", "shmbench", "compare"),
-                *(base / "run.json", new / "run.json"),
-            ],
+            [*SHMBENCH, "compare", base / "run.json", new / "run.json"],
             capture_output=True,
             text=True,
         )
@@ -235,3 +236,42 @@ def test_a_cpu_hog_is_noticed(tmp_path: Path) -> None:
     assert "preempted" in after["flags"]
     moved = abs(after["median"] / before["median"] - 1)
     assert moved < 0.10 or "untrusted" in after["flags"], (before["median"], after["median"])
+
+
+def test_the_null_channel_costs_next_to_nothing(tmp_path: Path) -> None:
+    def attempt() -> tuple[bool, str]:
+        results = run(
+            tmp_path, *("--workload", "stream", "--channel", "null", "--size", "8", "--budget", "6")
+        )
+        costs = {r["driver"]: r["median"] for r in results if r["workload"] == "stream"}
+        held = costs["native"] <= 5e-9 and costs["python"] <= 150e-9
+        return held, ", ".join(f"{driver} {cost * 1e9:.1f} ns" for driver, cost in costs.items())
+
+    holds_in_one_of(3, attempt)
+
+
+def test_help_is_there_at_once() -> None:
+    def attempt() -> tuple[bool, str]:
+        start = time.monotonic()
+        subprocess.run([*SHMBENCH, "--help"], check=True, stdout=subprocess.DEVNULL)
+        elapsed = time.monotonic() - start
+        return elapsed <= 0.3, f"{elapsed:.3f} s"
+
+    holds_in_one_of(3, attempt)
+
+
+def test_two_quick_runs_of_the_same_differ_in_nothing_ten_times_in_a_row(tmp_path: Path) -> None:
+    """Their peak memory is looked at as well; regions are at most 64 MiB a case, twice."""
+    files = []
+    for number in range(11):
+        files.append(tmp_path / f"{number}.json")
+        quick = [*SHMBENCH, "run", "quick", "--output", files[-1]]
+        subprocess.run(quick, check=True, stdout=subprocess.DEVNULL, cwd=tmp_path)
+    for before, after in pairwise(files):
+        compare = [*SHMBENCH, "compare", before, after]
+        done = subprocess.run(compare, capture_output=True, text=True)
+        print(done.stdout)
+        assert done.returncode == 0, done.stdout
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(f"peak memory of a process: {peak:.0f} MiB")
+    assert peak <= 300 + 2 * 64
