@@ -18,6 +18,7 @@ import msgspec
 import pytest
 from asv_harness import CONCERNED, MACHINE, PART, ROOT, WITHOUT_MPI, Clone, part
 from sample_results import sample_result
+from slurm_harness import running_cluster
 from slowed_ring import need_what_slows, slow_down, slowed_copy, steps_for
 from test_asv_export import a_file
 from test_report_browser import browser  # noqa: F401
@@ -273,3 +274,21 @@ def test_a_graph_draws_five_commits(
     hashes = site.clone.git("rev-list", "--max-count=5", "main").split()
     assert all(commit[:8] in shown for commit in hashes)
     assert site.complaints == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_night_on_slurm_measures_what_is_new_and_publishes_it(clone: Clone) -> None:
+    clone.git("checkout", "-q", "main")
+    new = clone.commit("Change something")
+    few = ("--quick", "--bench", "HandOver", "--config", WITHOUT_MPI)
+    night = ("sbatch", "--parsable", "--export=ALL,COMMITS=1", "slurm/nightly.sh", *few)
+    with running_cluster() as cluster:
+        cluster.environment.update(clone.environment | cluster.environment)
+        cluster.environment["HOME"] = clone.environment["HOME"]
+        job_id = cluster.run(*night, cwd=clone.path).stdout.strip()
+        cluster.await_state(job_id, "COMPLETED", timeout_s=200)
+    (measured,) = (clone.path / ".asv/results/shmbench-all").glob(f"{new[:8]}-*.json")
+    assert "bench_hardware.HandOver.track_time" in json.loads(measured.read_text())["results"]
+    published = json.loads((clone.path / ".asv/html/index.json").read_text())
+    assert "shmbench-all" in published["params"]["machine"]
