@@ -18,8 +18,8 @@ import msgspec
 import pytest
 from asv_harness import CONCERNED, MACHINE, PART, ROOT, WITHOUT_MPI, Clone, part
 from sample_results import sample_result
-from slurm_harness import running_cluster
 from slowed_ring import need_what_slows, slow_down, slowed_copy, steps_for
+from slurm_harness import running_cluster
 from test_asv_export import a_file
 from test_report_browser import browser  # noqa: F401
 
