@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SOURCES := pyproject.toml $(wildcard shmbench/native/*.pyx shmbench/native/*.pxd shmbench/native/*.h)
 
-.PHONY: bench test test-all bars lint types docs-figures clean
+.PHONY: bench test test-all bars lint types docs-figures history history-html clean
 
 bench: $(STAMP)
 	@mkdir -p results
@@ -34,10 +34,24 @@ RESULT ?= results/policy.json
 docs-figures: $(STAMP)
 	$(BIN)/python -m shmbench.report.docs $(RESULT) docs/figures
 
+# The last COMMITS commits, by asv, and a site of all that was measured: see benchmarks/README.md.
+COMMITS ?= 5
+MACHINE ?= $(shell uname -n)
+WAIT    ?= 600
+ASV     := $(BIN)/python -m asv
+history: $(STAMP)
+	$(BIN)/shmbench asv preflight --wait $(WAIT)
+	$(BIN)/shmbench asv machine $(MACHINE)
+	git rev-list --first-parent --max-count=$(COMMITS) HEAD | \
+	    $(ASV) run HASHFILE:- --machine $(MACHINE) --record-samples --skip-existing-successful $(ASV_ARGS)
+
+history-html: $(STAMP)
+	$(BIN)/shmbench asv site
+
 $(STAMP): $(SOURCES)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24" "setuptools>=77" "Cython>=3.1"
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[report,docs,mpi,dev]"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[report,docs,mpi,asv,dev]"
 	@touch $(STAMP)
 
 clean:

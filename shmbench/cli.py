@@ -364,6 +364,92 @@ def tune(file: Path, pattern: str, as_json: bool, **options: Any) -> None:
         click.echo(line)
 
 
+@cli.group("asv")
+def asv_() -> None:
+    """Benchmarks over time, by asv: what goes before and beside it (see benchmarks/README.md)."""
+
+
+@asv_.command("export")
+@click.argument("files", metavar="RESULT.json ...", type=click.Path(path_type=Path), nargs=-1)
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=".asv/results",
+    show_default=True,
+    help="asv's results_dir.",
+)
+@click.option("--commit", default="HEAD", show_default=True, help="What was measured.")
+@click.option(
+    "--repo",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    default=".",
+    show_default=True,
+    help="The git repository of the commit.",
+)
+@click.option(
+    "--machine", help="One name for all hosts, e.g. of their partition; default: each its own."
+)
+def asv_export(
+    files: tuple[Path, ...], results: Path, commit: str, repo: Path, machine: str | None
+) -> None:
+    """Write result files as asv's results, for `asv publish`, `show` and `compare`.
+
+    Without RESULT.json, only puts what was exported before into asv's list of benchmarks again;
+    `asv run` drops it from there.
+    """
+    from shmbench.asv_export import export, register
+    from shmbench.results import load
+
+    if not files:
+        click.echo(f"registered: {', '.join(register(results)) or 'nothing'}")
+        return
+    done = export([load(path) for path in files], results, commit, repo, machine)
+    for line in done.left_out:
+        click.echo(f"left out: {line}")
+    for path in done.written:
+        click.echo(f"asv: {path}")
+
+
+@asv_.command("machine")
+@click.argument("name")
+def asv_machine(name: str) -> None:
+    """Let asv know this machine by NAME, which stays when the host's name changes."""
+    from shmbench.asv_site import name_machine
+
+    click.echo(f"asv: {name}: {name_machine(name)}")
+
+
+@asv_.command("site")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default="asv.conf.json",
+    show_default=True,
+)
+def asv_site(config: Path) -> None:
+    """Publish all results as a site that needs no network; nothing is measured."""
+    from shmbench.asv_site import build
+
+    site = build(config)
+    click.echo(f"site: {site}; look at it with: asv-tachyon serve {site}")
+
+
+@asv_.command("preflight")
+@click.option(
+    "--wait", "wait_s", type=click.FloatRange(0), default=0.0, help="Seconds, for it to be quiet."
+)
+def asv_preflight(wait_s: float) -> None:
+    """Say whether this machine is quiet enough to measure on; exit 1 when it is not."""
+    from shmbench.doctor import as_dicts
+    from shmbench.preflight import noisy, wait_until_quiet
+    from shmbench.report.tables import doctor_table
+
+    found = wait_until_quiet(wait_s)
+    _show(doctor_table(as_dicts(found)))
+    if noisy(found):
+        sys.exit(1)
+
+
 @cli.command()
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @click.option("--dir", "directories", callback=_names, help="Where `run --dir` kept its files.")

@@ -188,15 +188,19 @@ def _needs(vendor: str, provider: str) -> tuple[tuple[str, ...], dict[str, str]]
     return ("--oversubscribe", "--bind-to", "none"), environment
 
 
-def start(launcher: Launcher, ranks: int, program: Sequence[str]) -> int:
+def start(launcher: Launcher, ranks: int, program: Sequence[str], output: int | None = None) -> int:
     """Run a job to its end, in a session of its own; gives the exit code: 0, 1 or 2.
 
     Whatever ends the caller ends the job: Ctrl-C and SIGTERM are passed on, then comes SIGKILL.
+
+    Args:
+        output: where its standard output goes, as `subprocess` has it; None: to the caller's.
     """
     process = subprocess.Popen(
         launcher.command(ranks, program),
         env={**launcher.environment, **os.environ},
         stdin=subprocess.DEVNULL,
+        stdout=output,
         start_new_session=True,
     )
     try:

@@ -118,7 +118,7 @@ class Result(msgspec.Struct, kw_only=True):
 
 
 class NodeRun(msgspec.Struct, kw_only=True):
-    """One node of a file that was collected from many.
+    """One node of a file of several: of an MPI job, or collected.
 
     Attributes:
         host: as in its results.
@@ -141,7 +141,7 @@ class ResultFile(msgspec.Struct, kw_only=True):
     Attributes:
         machine: the facts; of many nodes those that all share.
         doctor: what the doctor found before the run; None where it was not asked.
-        nodes: of a file that was collected from many; None for a run.
+        nodes: of a file that is of several; None for one.
     """
 
     schema: str
@@ -151,6 +151,15 @@ class ResultFile(msgspec.Struct, kw_only=True):
     results: list[Result]
     doctor: list[dict[str, str | None]] | None = None
     nodes: list[NodeRun] | None = None
+
+
+def node_runs(file: ResultFile) -> list[NodeRun]:
+    """The nodes of a file: those that it names, or the one that it is of."""
+    if file.nodes is not None:
+        return file.nodes
+    host = str(file.machine.get("hostname"))
+    doctor = file.doctor or []
+    return [NodeRun(host=host, machine=file.machine, doctor=doctor, created=file.created)]
 
 
 def save(file: ResultFile, path: Path) -> None:

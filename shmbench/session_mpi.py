@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from shmbench import machine
 from shmbench.across import Across
 from shmbench.cases import Case
 from shmbench.channels import CHANNELS
@@ -16,7 +17,7 @@ from shmbench.job import Job
 from shmbench.measure.placement import across, node_pairs, resolve
 from shmbench.measure.stopping import StoppingRule
 from shmbench.peers import Peer
-from shmbench.results import Result, ResultFile, save
+from shmbench.results import Result, ResultFile, node_runs, save
 from shmbench.runner import Effort, Run, TrialRunner
 from shmbench.session import (
     Lines,
@@ -69,7 +70,7 @@ def measure(
     """In the first rank of each node: measure, and keep the first node's result file up to date.
 
     Args:
-        doctor: ask the doctor first, and keep what it finds on the first node in the result file.
+        doctor: ask the doctor first, and keep what it finds on each node in the result file.
         options: budget_s, timeout_s and quick, as `session.measure` takes them.
 
     Returns:
@@ -88,6 +89,10 @@ def measure(
     file = new_file(wanted.name, wanted.axes, effort, own, doctor=doctor)
     file.plan["left_out"] |= left_out
     file.plan["mpi"] = {**job.mpi, "nodes": job.node.count}
+    if job.node.count > 1:
+        each = [node for nodes in job.node.of_all_nodes(node_runs(file)) for node in nodes]
+        file.nodes = list({node.host: node for node in each}.values())
+        file.machine = machine.shared([node.machine for node in file.nodes])
     run = _JobRun(job, file, output)
     with job.turn() if wanted.in_turn else nullcontext():
         run.measure(own.cases, job, effort, lambda found: job.exchange(found, last=False))

@@ -18,21 +18,23 @@ set -uo pipefail
 # The steps get the signals, too, and end by themselves: this shell waits for them.
 trap 'echo "shmbench: told to end; the steps keep what they have measured" >&2' TERM
 
-# asv tells machines apart by a name that it keeps under $HOME: here it is the hardware's, so that
-# all nodes of a partition make one graph, and nobody else's ~/.asv-machine.json counts.
+# The name is the hardware's, so that all nodes of a partition make one graph.
 machine=${SLURM_CLUSTER_NAME:-slurm}-${SLURM_JOB_PARTITION:-nodes}
-export HOME=$PWD/.asv/home
-mkdir -p -- "$HOME" || exit 2
+# What these commits have measured already isn't measured again.
+commits=${COMMITS:-10}
 
 before=$(git rev-parse HEAD) || exit 2
 git pull --quiet --ff-only || echo "shmbench: no pull; measuring what is there" >&2
-asv machine --yes --machine "$machine" || exit 2
+shmbench asv machine "$machine" || exit 2
 
-# Whatever is new since the last night, in one task that has the whole node.
-srun --nodes=1 --ntasks=1 --mpi=none --cpu-bind=none \
-  asv run --machine "$machine" --skip-existing-successful NEW "$@"
+# One task has the whole node; is it quiet?
+node=(srun --nodes=1 --ntasks=1 --mpi=none --cpu-bind=none)
+"${node[@]}" shmbench asv preflight --wait 60 || echo "shmbench: the node isn't quiet" >&2
+git rev-list --first-parent --max-count="$commits" HEAD |
+  "${node[@]}" asv run HASHFILE:- --machine "$machine" --record-samples \
+    --skip-existing-successful "$@"
 status=$?
-asv publish --quiet || status=1
+shmbench asv site || status=1
 if [[ $(git rev-parse HEAD) != "$before" ]]; then
   asv compare --machine "$machine" --split --only-changed "$before" HEAD
 fi

@@ -63,6 +63,7 @@ class Cluster:
             found = set(self.run(*asked).stdout.split())
             if found and found <= set(states):
                 return ", ".join(found)
+            assert not found & {"FAILED", "TIMEOUT"} - set(states), f"job {job_id} is {found}"
             assert time.monotonic() < deadline, f"job {job_id} is {found}"
             time.sleep(0.1)
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
+import time
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,10 +17,12 @@ from typing import Any
 import pytest
 from bar_harness import ROOT, holds_in_one_of, run
 from needs import need
+from slowed_ring import need_what_slows, slowed_copy, steps_for
 
 from shmbench.measure.distance import alike
 
-pytestmark = [pytest.mark.bar, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.bar, pytest.mark.timeout(1800)]
+SHMBENCH = (sys.executable, "-m", "shmbench")
 
 # Two flags in two cache lines, passed to and fro by two pinned processes; prints ns one way.
 BARE_PING_PONG = r"""
@@ -142,51 +147,9 @@ def test_a_ring_streams_at_nine_tenths_of_two_copies(tmp_path: Path) -> None:
     holds_in_one_of(5, attempt)
 
 
-def slowed_copy(folder: Path) -> Path:
-    """This package with a native ring that waits before it publishes a message.
-
-    How long is said by the environment: DELAY multiplications in a row; without it, not at all.
-    """
-    copy = folder / "slowed"
-    shutil.copytree(
-        ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "build", "results", "*.egg-info")
-    )
-    source = copy / "shmbench/native/ring.pyx"
-    text = source.read_text()
-    patched = text.replace(
-        "            shm_store64(<uint64_t *>self._slot,",
-        "            shm_idle()\n            shm_store64(<uint64_t *>self._slot,",
-    )
-    assert patched != text
-    source.write_text(patched.replace("cdef enum:\n    LINE", DELAY + "cdef enum:\n    LINE", 1))
-    build = "from setuptools import setup; setup()"
-    subprocess.run(
-        [sys.executable, "-c", build, "build_ext", "--inplace"],
-        cwd=copy,
-        check=True,
-        capture_output=True,
-    )
-    return copy
-
-
-# The fence keeps the processor from doing it beside what comes before.
-DELAY = '''cdef extern from *:
-    """
-    #include <stdlib.h>
-    static int shm_steps = -1;
-    static inline void shm_idle(void) {
-        if (shm_steps < 0) shm_steps = getenv("DELAY") ? atoi(getenv("DELAY")) : 0;
-        if (shm_steps) __asm__ volatile("lfence" ::: "memory");
-        for (int i = 0; i < shm_steps; i++)
-            __asm__ volatile("imulq $1, %%rax, %%rax" ::: "rax");
-    }
-    """
-    void shm_idle() nogil
-
-
-'''
-
 PING_PONG = ("--workload", "ping_pong", "--channel", "spin", "--driver", "native", "--size", "8")
+ROUGH = ("--quick", "--budget", "2")
+RUNS_UNTIL_NEAR = 20
 
 
 def ping_pong(folder: Path, package: Path, *effort: str) -> dict[str, Any]:
@@ -195,61 +158,31 @@ def ping_pong(folder: Path, package: Path, *effort: str) -> dict[str, Any]:
     return next(result for result in results if result["workload"] == "ping_pong")
 
 
-def ping_pong_at(hand_over: float, folder: Path, package: Path, *effort: str) -> dict[str, Any]:
+def ping_pong_at(hand_over: float, folder: Path, package: Path) -> None:
     """The same with the CPUs as far apart as said: a hypervisor may have them elsewhere."""
     for _ in range(RUNS_UNTIL_NEAR):
-        result = ping_pong(folder, package, *effort)
-        if alike(result["hand_over"], hand_over):
-            return result
+        if alike(ping_pong(folder, package, "--budget", "30")["hand_over"], hand_over):
+            return
     pytest.fail(f"the CPUs were not {hand_over * 1e9:.0f} ns apart in {RUNS_UNTIL_NEAR} runs")
-
-
-RUNS_UNTIL_NEAR = 20
-ROUGH = ("--quick", "--budget", "2")
-
-
-def delay_of(
-    share: float, near: float, slowed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> int:
-    """How many steps make the ring slower by `share`, as measured in turns with the one as it is.
-
-    A delay need not cost what it takes: some of it passes while the line is under way.
-    """
-
-    def to_limit(package: Path) -> float:
-        ratio: float = ping_pong_at(near, tmp_path, package, *ROUGH)["limit"]["ratio"]
-        return ratio
-
-    for steps in range(6, 60):
-        monkeypatch.setenv("DELAY", str(steps))
-        ratios = [to_limit(slowed) / to_limit(ROOT) for _ in range(5)]
-        if median(ratios) >= 1 + share:
-            print(f"a delay of {steps} steps makes it {median(ratios):.3f} times slower")
-            return steps
-    pytest.fail("no delay makes it slower")
 
 
 def test_a_ring_slowed_by_a_tenth_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two_cpus()
-    need(os.uname().machine == "x86_64", "the delay is x86-64 code", "run it on x86-64")
-    need(shutil.which("cc") is not None, "there is no C compiler", "apt-get install gcc")
-    near = median(ping_pong(tmp_path, ROOT, *ROUGH)["hand_over"] for _ in range(9))
+    need_what_slows()
     slowed = slowed_copy(tmp_path)
-    delay_of(0.10, near, slowed, tmp_path, monkeypatch)
+    monkeypatch.setenv("RING_DELAY", str(steps_for(0.10, slowed)))  # the ring as it is has none
+    usual = median(ping_pong(tmp_path, ROOT, *ROUGH)["hand_over"] for _ in range(9))
     base, new = tmp_path / "a", tmp_path / "b"
     for folder in (base, new):
         folder.mkdir()
 
     def attempt() -> tuple[bool, str]:
-        ping_pong_at(near, base, ROOT, "--budget", "30")
-        ping_pong_at(near, new, slowed, "--budget", "30")
+        ping_pong_at(usual, base, ROOT)
+        ping_pong_at(usual, new, slowed)
         done = subprocess.run(
-            [
-                *(sys.executable, "-m", "shmbench", "compare"),
-                *(base / "run.json", new / "run.json"),
-            ],
+            [*SHMBENCH, "compare", base / "run.json", new / "run.json"],
             capture_output=True,
             text=True,
         )
@@ -303,3 +236,42 @@ def test_a_cpu_hog_is_noticed(tmp_path: Path) -> None:
     assert "preempted" in after["flags"]
     moved = abs(after["median"] / before["median"] - 1)
     assert moved < 0.10 or "untrusted" in after["flags"], (before["median"], after["median"])
+
+
+def test_the_null_channel_costs_next_to_nothing(tmp_path: Path) -> None:
+    def attempt() -> tuple[bool, str]:
+        results = run(
+            tmp_path, *("--workload", "stream", "--channel", "null", "--size", "8", "--budget", "6")
+        )
+        costs = {r["driver"]: r["median"] for r in results if r["workload"] == "stream"}
+        held = costs["native"] <= 5e-9 and costs["python"] <= 150e-9
+        return held, ", ".join(f"{driver} {cost * 1e9:.1f} ns" for driver, cost in costs.items())
+
+    holds_in_one_of(3, attempt)
+
+
+def test_help_is_there_at_once() -> None:
+    def attempt() -> tuple[bool, str]:
+        start = time.monotonic()
+        subprocess.run([*SHMBENCH, "--help"], check=True, stdout=subprocess.DEVNULL)
+        elapsed = time.monotonic() - start
+        return elapsed <= 0.3, f"{elapsed:.3f} s"
+
+    holds_in_one_of(3, attempt)
+
+
+def test_two_quick_runs_of_the_same_differ_in_nothing_ten_times_in_a_row(tmp_path: Path) -> None:
+    """Their peak memory is looked at as well; regions are at most 64 MiB a case, twice."""
+    files = []
+    for number in range(11):
+        files.append(tmp_path / f"{number}.json")
+        quick = [*SHMBENCH, "run", "quick", "--output", files[-1]]
+        subprocess.run(quick, check=True, stdout=subprocess.DEVNULL, cwd=tmp_path)
+    for before, after in pairwise(files):
+        compare = [*SHMBENCH, "compare", before, after]
+        done = subprocess.run(compare, capture_output=True, text=True)
+        print(done.stdout)
+        assert done.returncode == 0, done.stdout
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(f"peak memory of a process: {peak:.0f} MiB")
+    assert peak <= 300 + 2 * 64

@@ -96,7 +96,7 @@ def run_and(
 
 
 def every_pair() -> list[tuple[str, str | None]]:
-    """Each workload with each channel that it can use."""
+    """Each workload with each channel that it can use between processes."""
     found: list[tuple[str, str | None]] = []
     for name in WORKLOADS.names():
         workload = WORKLOADS.get(name)
@@ -110,7 +110,7 @@ def every_pair() -> list[tuple[str, str | None]]:
             for channel in FORKED_CHANNELS
             if channel.partition("/")[0] in workload.drivers
         ]
-    return found
+    return [pair for pair in found if WORKLOADS.get(pair[0]).fits(case_of(*pair))]
 
 
 def check_killed_ranks(worker: Worker, workload: str, channel: str | None, times: int) -> None:
@@ -129,13 +129,15 @@ def test_a_killed_rank_ends_the_case_and_is_named(worker: Worker, channel: str) 
     check_killed_ranks(worker, "ping_pong", channel, 1)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "times", [pytest.param(3, marks=pytest.mark.slow), pytest.param(10, marks=pytest.mark.bar)]
+)
 @pytest.mark.parametrize(("workload", "channel"), every_pair())
-def test_ten_of_ten_killed_ranks_end_as_they_should(
-    worker: Worker, workload: str, channel: str | None
+def test_killed_ranks_end_as_they_should_each_time(
+    worker: Worker, workload: str, channel: str | None, times: int
 ) -> None:
-    check_killed_ranks(worker, workload, channel, 10)
+    check_killed_ranks(worker, workload, channel, times)
 
 
 @pytest.mark.parametrize("channel", ["native/spin", "native/pipe", "python/semaphore"])

@@ -14,10 +14,11 @@ PACKAGE = Path(__file__).parent.parent / "shmbench"
 # From the top to the bottom; a layer may import from those below it, and from itself.
 LAYERS = (
     ("cli", "__main__"),
-    ("slurm",),
+    ("asv_site",),
+    ("slurm", "preflight", "asv_export"),
     ("session", "session_mpi", "catalogue"),
     ("report", "compare", "doctor"),
-    ("tune",),
+    ("tune", "tracking"),
     ("runner",),
     ("worker", "job", "across", "watchdog"),
     ("trial",),

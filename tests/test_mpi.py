@@ -316,6 +316,10 @@ def test_each_node_of_a_job_measures_for_itself(tmp_path: Path, order: list[str]
     found = mpi_harness.results_of(output)
     assert len(found) == 6
     assert all(result["host"] and result["median"] for result in found)
+    # Here both have one name, and so they stand there as one.
+    (node,) = json.loads(output.read_text())["nodes"]
+    assert node["host"] == found[0]["host"]
+    assert node["machine"]["cpu_model"]
 
 
 def test_what_an_mpi_library_left_is_known_by_its_name_and_taken_when_nobody_has_it(

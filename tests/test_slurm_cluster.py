@@ -109,7 +109,11 @@ def test_an_mpi_job_over_two_nodes_writes_the_results_of_both(
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (directory,) = (tmp_path / "shmbench-jobs").iterdir()
-    results = document(directory / "mpi.json")["results"]
+    written = document(directory / "mpi.json")
+    assert [node["host"] for node in written["nodes"]] == ["n1", "n2"]
+    assert [node["machine"]["hostname"] for node in written["nodes"]] == ["n1", "n2"]
+    assert all(node["doctor"] for node in written["nodes"])
+    results = written["results"]
     assert {result["host"] for result in results} == {"n1", "n2"}
     assert all(result["mpi"]["job_ranks"] == 4 and not result["error"] for result in results)
     assert in_shm() <= names

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -156,6 +156,17 @@ def _read(fact: Fact, root: Path) -> Any:
         return fact.read(root)
     except Exception:
         return None
+
+
+def shared(machines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The facts that all these machines have in common; None for one in which they differ."""
+    keys = dict.fromkeys(key for each in machines for key in each)
+    return {key: agreed([each.get(key) for each in machines]) for key in keys}
+
+
+def agreed(values: Sequence[object]) -> Any:
+    """What all these values are; None where they differ."""
+    return values[0] if values and all(value == values[0] for value in values) else None
 
 
 def show(key: str, value: Any) -> str:

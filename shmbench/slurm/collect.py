@@ -6,8 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
+from shmbench import machine
 from shmbench.errors import ResultFormatError, UsageError
-from shmbench.results import SCHEMA, Failure, NodeRun, Result, ResultFile, load
+from shmbench.results import SCHEMA, Failure, NodeRun, Result, ResultFile, load, node_runs
 from shmbench.slurm.jobs import JOB_FILE, expected
 
 COLLECTED = "collected.json"
@@ -41,19 +44,17 @@ def collect(directories: Sequence[Path]) -> ResultFile:
     first = min(files, key=lambda file: file.created, default=None)
     left_out = {case: why for file in files for case, why in file.plan.get("left_out", {}).items()}
     plan = {
-        "suite": _shared([file.plan.get("suite") for file in files]),
-        "options": _shared([file.plan.get("options") for file in files]),
-        "shmbench": _shared([file.plan.get("shmbench") for file in files]),
+        "suite": machine.agreed([file.plan.get("suite") for file in files]),
+        "options": machine.agreed([file.plan.get("options") for file in files]),
+        "shmbench": machine.agreed([file.plan.get("shmbench") for file in files]),
         "collected": len(files),
         "left_out": left_out,
         "interrupted": any(source.error is not None for source in sources),
         "elapsed_s": max((file.plan.get("elapsed_s", 0.0) for file in files), default=0.0),
     }
-    facts = [node.machine for node in nodes.values() if node.machine]
-    keys = dict.fromkeys(key for each in facts for key in each)
     return ResultFile(
         schema=SCHEMA,
-        machine={key: _shared([each.get(key) for each in facts]) for key in keys},
+        machine=machine.shared([node.machine for node in nodes.values() if node.machine]),
         created=first.created if first else "",
         plan=plan,
         results=results,
@@ -111,19 +112,11 @@ def _nodes(sources: Iterable[_Source]) -> dict[str, NodeRun]:
     """By host: the facts and findings of its newest file, and what went wrong."""
     found: dict[str, NodeRun] = {}
     for source in sorted(sources, key=lambda source: source.file.created if source.file else ""):
-        file = source.file
-        host = str(file.machine.get("hostname")) if file else source.name
-        error = source.error or (found[host].error if host in found else None)
-        if file is None:
-            found.setdefault(host, NodeRun(host=host)).error = error
-            continue
-        found[host] = NodeRun(
-            host=host,
-            machine=file.machine,
-            doctor=file.doctor or [],
-            created=file.created,
-            error=error,
-        )
+        for run in node_runs(source.file) if source.file else [NodeRun(host=source.name)]:
+            before = found.get(run.host, run)
+            newest = run if source.file else before
+            error = source.error or run.error or before.error
+            found[run.host] = msgspec.structs.replace(newest, error=error)
     return found
 
 
@@ -137,11 +130,6 @@ def _merged(files: Iterable[ResultFile]) -> list[Result]:
             if key not in found or rank >= found[key][0]:
                 found[key] = (rank, result)
     return [result for _, result in found.values()]
-
-
-def _shared(values: Sequence[object]) -> object:
-    """What all have in common; None where they differ."""
-    return values[0] if values and all(value == values[0] for value in values) else None
 
 
 def _natural(host: str) -> tuple[object, ...]:
