@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 from typing import Any
 
@@ -10,6 +11,7 @@ import msgspec
 
 from shmbench.cases import Case
 from shmbench.errors import ShmbenchError, Unavailable
+from shmbench.native.process import set_parent_death_signal
 from shmbench.regions.fixture import FixtureSpec
 from shmbench.regions.mounts import mount_of
 from shmbench.workloads import Context, Workload
@@ -77,9 +79,15 @@ class Device(Workload):
             *(f"--bs={_BLOCK_BYTES}", f"--size={self._file.size_bytes}", "--time_based"),
             *(f"--runtime={_SECONDS}", "--ramp_time=0.1", "--output-format=json"),
             *("--norandommap", "--randrepeat=0", "--allow_file_create=0"),
+            "--thread",  # one process, which ends with this one
         ]
         done = subprocess.run(
-            command, capture_output=True, check=False, pass_fds=(self._file.fd,), timeout=20
+            command,
+            capture_output=True,
+            check=False,
+            pass_fds=(self._file.fd,),
+            timeout=20,
+            preexec_fn=lambda: set_parent_death_signal(signal.SIGKILL),
         )
         try:
             job = msgspec.json.decode(done.stdout)["jobs"][0]
