@@ -17,8 +17,8 @@ _SYSTEM_DIRECTORIES = ("/dev/shm", "/dev/mqueue")
 
 # What MPI libraries leave when their ranks are killed: MPICH, Intel MPI, Open MPI, UCX, libfabric.
 _MPI_NAME = re.compile(
-    r"mpich_shm_.*|Intel_MPI_.*|shm_mpi_.*|sm_segment\..*|vader_segment\..*|osc_rdma\..*"
-    r"|ucx_shm_posix_.*|fi_shm_.*"
+    r"mpich_shm_.*|mpich_shar_tmp.*|Intel_MPI_.*|shm_mpi_.*"
+    r"|sm_segment\..*|vader_segment\..*|osc_rdma\..*|ucx_shm_posix_.*|fi_shm_.*"
 )
 _MPI_AGE_S = 60.0  # a rank that is starting has made its segment, and not mapped it yet
 

@@ -325,9 +325,14 @@ def test_each_node_of_a_job_measures_for_itself(tmp_path: Path, order: list[str]
 def test_what_an_mpi_library_left_is_known_by_its_name_and_taken_when_nobody_has_it(
     tmp_path: Path,
 ) -> None:
-    for name in ("mpich_shm_1a_0", "sm_segment.vm.0.1a.0", "somebody_elses"):
+    for name in (
+        "mpich_shm_1a_0",
+        "mpich_shar_tmpA1b2C3",
+        "sm_segment.vm.0.1a.0",
+        "somebody_elses",
+    ):
         (tmp_path / name).write_bytes(bytes(4096))
-    everything = {"mpich_shm_1a_0", "sm_segment.vm.0.1a.0"}
+    everything = {"mpich_shm_1a_0", "mpich_shar_tmpA1b2C3", "sm_segment.vm.0.1a.0"}
 
     def found(age_s: float = 0.0) -> set[str]:
         return {path.name for path in mpi_leftovers(tmp_path, age_s)}
