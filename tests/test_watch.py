@@ -5,13 +5,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from needs import need
+from own_threads import ended, threads, within
 
 from shmbench.native import memory as kernel
 from shmbench.native.detector import Ahead, Detector
@@ -214,15 +215,6 @@ def cold(tmp_path: Path) -> Iterator[MappedFile]:
     path.unlink()
 
 
-def within(seconds: float, holds: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.001)
-    return True
-
-
 def touch_seen(watcher: Watcher, mapped: MappedFile, page: int) -> None:
     """Touch a page and wait until the watcher saw it, however busy the machine is."""
     before = watcher.stats().touched
@@ -350,17 +342,13 @@ def test_it_can_be_started_again_after_a_stop(cold: MappedFile) -> None:
         assert not watcher.running
 
 
-def threads() -> list[Path]:
-    return list(Path("/proc/self/task").iterdir())
-
-
 def test_a_watcher_that_is_dropped_ends_its_thread(cold: MappedFile) -> None:
-    before = len(threads())
+    before = threads()
     watcher = Watcher(cold.address, cold.size)
     watcher.start()
-    assert len(threads()) == before + 1
+    assert len(threads() - before) == 1
     del watcher
-    assert len(threads()) == before
+    assert ended(before)
 
 
 def test_a_forked_child_has_no_watcher_and_can_stop_it(cold: MappedFile) -> None:
