@@ -27,6 +27,7 @@ from shmbench.errors import PeerFailed, ShmbenchError, UsageError
 from shmbench.group import Group
 from shmbench.group.mpi import Node, identity
 from shmbench.group.mpi_control import Control, control_bytes, lifeline
+from shmbench.launch import outside_of_jobs
 from shmbench.measure.placement import Topology, read_topology
 from shmbench.native.process import set_parent_death_signal
 from shmbench.regions import RegionSpec
@@ -43,7 +44,6 @@ from shmbench.trial import (
 )
 
 _WATCHDOG_START_S = 20.0
-_LAUNCHERS_VARIABLES = ("OMPI_", "PMIX_", "PMI_", "PRTE_", "HYDRA_", "MPI_LOCAL")
 
 
 class Job:
@@ -108,11 +108,6 @@ class Job:
         lifelines: list[str],
         output: Path | None,
     ) -> None:
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(_LAUNCHERS_VARIABLES)
-        }
         arguments = {
             "handle": handle,
             "processes": processes,
@@ -125,7 +120,7 @@ class Job:
             [sys.executable, "-m", "shmbench.watchdog", msgspec.json.encode(arguments).decode()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            env=environment,
+            env=outside_of_jobs(os.environ),
             start_new_session=True,  # what ends the ranks must not end it before them
         )
         deadline = time.monotonic() + _WATCHDOG_START_S

@@ -35,9 +35,10 @@ _NAMES = {
 }
 _PLAIN_NAMES = ("mpiexec.hydra", "mpiexec", "mpirun")
 
+# How the names of the variables begin that schedulers and launchers give to a job's processes.
+_SCHEDULERS = ("SLURM_", "PBS_", "LSB_")
+_LAUNCHERS = ("PMI_", "PMIX_", "PRTE_", "OMPI_COMM_", "OMPI_UNIVERSE_", "HYDI_", "MPI_LOCAL")
 # How many ranks a launcher says that it started.
-# What the environment of a job's processes begins with: of schedulers, of launchers.
-_OF_A_JOB = ("SLURM_", "PBS_", "LSB_", "PMI_", "PMIX_", "OMPI_COMM_", "OMPI_UNIVERSE_", "HYDI_")
 _SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS")
 
 
@@ -77,7 +78,7 @@ def sizes_of_a_job(launcher: Launcher, ranks: int) -> list[int]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**launcher.environment, **_of_no_job(os.environ)},
+            env={**launcher.environment, **outside_of_jobs(os.environ)},
             start_new_session=True,
         )
     except OSError as error:
@@ -98,13 +99,14 @@ def sizes_of_a_job(launcher: Launcher, ranks: int) -> list[int]:
     return sizes
 
 
-def _of_no_job(environment: Mapping[str, str]) -> dict[str, str]:
-    """Without what a scheduler or launcher told this process: a job inside a job is on this host.
+def outside_of_jobs(environment: Mapping[str, str]) -> dict[str, str]:
+    """Without what a scheduler or launcher told this process, for a child that is no part of a job.
 
     A launcher that finds itself in a job of Slurm's starts its ranks by srun, where they wait for
     CPUs that the job has already.
     """
-    return {name: value for name, value in environment.items() if not name.startswith(_OF_A_JOB)}
+    told = _SCHEDULERS + _LAUNCHERS
+    return {name: value for name, value in environment.items() if not name.startswith(told)}
 
 
 def started_ranks(environment: Mapping[str, str] = os.environ) -> int | None:
