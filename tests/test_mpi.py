@@ -362,6 +362,7 @@ def test_the_distributions_open_mpi_works_through_the_same_mpi4py(tmp_path: Path
     by_channel = {result["channel"]: result for result in mpi_harness.results_of(output)}
     assert by_channel["futex"]["mpi"]["vendor"] == "Open MPI"
     assert by_channel["futex"]["mpi"]["provider"] == "distribution"
+    assert by_channel["futex"]["mpi"]["thread_level"] == "multiple"
     for channel in ("futex", "mpi_p2p", "mpi_rma_put"):
         assert by_channel[channel]["error"] is None, ended.err
     assert "osc/rdma" in by_channel["mpi_rma_atomic"]["error"]["message"]

@@ -222,10 +222,21 @@ class Node:
 
 
 def identity() -> dict[str, Any]:
-    """Which MPI this rank has loaded: vendor, version, library's own line, and its path."""
+    """Which MPI this rank has loaded: what mpi_probe.describe gives, and the level of threads.
+
+    The level has its price: with `multiple`, mpi4py's default, MPI locks in each call.
+    """
+    from mpi4py import MPI
+
     from shmbench.group.mpi_probe import describe
 
-    return describe()
+    names = {
+        MPI.THREAD_SINGLE: "single",
+        MPI.THREAD_FUNNELED: "funneled",
+        MPI.THREAD_SERIALIZED: "serialized",
+        MPI.THREAD_MULTIPLE: "multiple",
+    }
+    return {**describe(), "thread_level": names[MPI.Query_thread()]}
 
 
 def check_size(started: int | None, asked_for: int | None) -> None:
