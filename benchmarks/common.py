@@ -10,7 +10,7 @@ from typing import Any
 GROUP = 60.0  # seconds that one call may take; asv's own time-out is later
 
 
-def tracked(pretty_name: str, rounds: int = 10) -> Callable[[Any], Any]:
+def tracked(pretty_name: str, rounds: int = 14) -> Callable[[Any], Any]:
     """Name a benchmark and its number of rounds; asv looks for both on the function."""
 
     def mark(function: Any) -> Any:
