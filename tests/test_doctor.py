@@ -158,6 +158,30 @@ def test_a_memory_limit_below_the_memory_is_shown(root: Path) -> None:
     assert "the cgroup may use 1 GiB" in examine(root)["memory"].found
 
 
+def test_a_kernel_that_pages_out_what_is_idle_is_noticed(root: Path) -> None:
+    assert examine(root)["proactive reclaim"].status == "ok"
+    daemon = root / "sys/kernel/mm/damon/admin/kdamonds/0"
+    write(daemon / "contexts/0/schemes/0/action", "pageout")
+    write(daemon / "contexts/0/schemes/0/access_pattern/age/min", 12)
+    write(daemon / "contexts/0/monitoring_attrs/intervals/aggr_us", 5_000_000)
+    write(daemon / "state", "off")
+    assert examine(root)["proactive reclaim"].status == "ok"
+    write(daemon / "state", "on")
+    found = examine(root)["proactive reclaim"]
+    assert (found.status, found.found) == ("warn", "DAMON pages out what is idle for 60 s")
+    assert str(found.remedy).endswith("echo off > /sys/kernel/mm/damon/admin/kdamonds/0/state")
+
+
+def test_the_kernels_own_damon_module_is_noticed(root: Path) -> None:
+    module = root / "sys/module/damon_reclaim/parameters"
+    write(module / "enabled", "Y")
+    write(module / "min_age", 120_000_000)
+    found = examine(root)["proactive reclaim"]
+    assert (found.status, found.found) == ("warn", "DAMON_RECLAIM pages out what is idle for 120 s")
+    write(module / "enabled", "N")
+    assert examine(root)["proactive reclaim"].status == "ok"
+
+
 def test_a_small_or_absent_dev_shm_is_noticed(root: Path) -> None:
     docker = {"shm_bytes": 64 * 2**20, "shm_free_bytes": 64 * 2**20}
     assert "--shm-size" in str(memory.dev_shm(docker).remedy)

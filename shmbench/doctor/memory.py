@@ -10,7 +10,7 @@ from typing import Any
 from shmbench.doctor.check import Check, info, missing, ok, warn
 from shmbench.machine import show
 from shmbench.machine.readers import meminfo_bytes
-from shmbench.measure.sysfs import read_int
+from shmbench.measure.sysfs import read_int, read_text
 from shmbench.units import format_bytes
 
 # The largest message is 64 MiB, and rings hold several; Docker's default /dev/shm is 64 MiB in all.
@@ -28,6 +28,7 @@ def memory_checks(facts: Mapping[str, Any], root: Path) -> list[Check]:
     return [
         memory(facts),
         swap(facts, root),
+        proactive_reclaim(root),
         thp(facts),
         thp_shmem(facts),
         huge_pages(facts),
@@ -61,6 +62,33 @@ def swap(facts: Mapping[str, Any], root: Path) -> Check:
         "pages of a region may be written out in the middle of a case: major faults",
         "for the run: swapoff -a",
     )
+
+
+def proactive_reclaim(root: Path) -> Check:
+    """Does DAMON page out what is idle, however much memory is free?"""
+    damon = root / "sys/kernel/mm/damon/admin/kdamonds"
+    for daemon in sorted(damon.glob("[0-9]*")):
+        if read_text(daemon / "state") != "on":
+            continue
+        for scheme in sorted(daemon.glob("contexts/*/schemes/*")):
+            if read_text(scheme / "action") == "pageout":
+                context = scheme.parent.parent
+                rounds = read_int(scheme / "access_pattern/age/min") or 0
+                round_us = read_int(context / "monitoring_attrs/intervals/aggr_us") or 0
+                idle_s = rounds * round_us / 1e6
+                off = f"echo off > /{(daemon / 'state').relative_to(root)}"
+                return _reclaims(f"DAMON pages out what is idle for {idle_s:.0f} s", off)
+    module = root / "sys/module/damon_reclaim/parameters"
+    if read_text(module / "enabled") == "Y":
+        idle_s = (read_int(module / "min_age") or 0) / 1e6
+        off = f"echo N > /{(module / 'enabled').relative_to(root)}"
+        return _reclaims(f"DAMON_RECLAIM pages out what is idle for {idle_s:.0f} s", off)
+    return ok("proactive reclaim", "none")
+
+
+def _reclaims(found: str, off: str) -> Check:
+    cost = "warm files go cold, a few pages at a time, also where memory is free"
+    return warn("proactive reclaim", found, cost, f"for the run: {off}")
 
 
 def thp(facts: Mapping[str, Any]) -> Check:

@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from shmbench.native.reach cimport Reach
+from shmbench.native.reach cimport Reach, T_FAILED, T_TOUCHED, T_WAITED
 from shmbench.native.views cimport part_of
 
 cdef extern from *:
@@ -137,14 +137,17 @@ cdef extern from *:
 cdef enum:
     SPANS = 16
     WAKING_BYTES = 256 << 10
-    PART_BYTES = 1 << 20  # what is looked at as a whole once it has been read from twice
+    TOUCH_PAGES = 16  # what one fault maps, where the kernel's fault-around is as it comes
+    PART_BYTES = 1 << 20  # what is looked at as a whole once it has been read from often enough
     PROMPT_NS = 30000  # a populate that takes longer had to wait for a device
     PROMPT_PAGE_NS = 2000
     PART_WAIT = 32  # accesses until the next look at a part, after one in vain
-    LOOK_NS = 500  # what a look at a page of the page cache costs
-    ALL_LOOKS = 8  # a look at all may cost so many times as much as those that have led to it
-    PRICED_LOOK = 2  # the one that learns what a look costs
+    TOUCH_NS = 100  # what a touch costs beyond the fault that the reader's own would have been
+    LOOK_TOUCHES = 5  # a look at a page of the page cache costs as much as so many touches
+    PART_TOUCHES = 6  # of a part, before it is looked at as a whole
+    PRICED_TOUCHES = 40  # until it is learned what a look at more costs
     PRICED_PARTS = 16
+    ALL_WORTH = 4  # a look at all may cost so many times as much as what has led to it
     DOUBT_FIRST = 16  # accesses to a new mapping: somebody else may be reading the file in
     DOUBT = 4096  # accesses after a miss; a kernel's read-ahead window may have 2048 pages
     LONG_PAGES = 1024  # from here on even a look at the page cache releases the GIL
@@ -154,8 +157,7 @@ cdef enum:
     C_OUTSIDE = 2
     C_SHRUNK = 3
 
-    PART_SEEN = 1
-    PART_THERE = 2
+    PART_THERE = 255  # below: touches so far
 
 READY = C_READY
 ASK = C_ASK
@@ -166,14 +168,16 @@ SHRUNK = C_SHRUNK
 cdef class Gate:
     """Sees to it that bytes are in memory before they are handed out, and says who is to be asked.
 
-    `enter` costs a system call or two where the pages are in the page cache (the caller's own
-    touch maps them, as ever), and else populates them without the GIL. A part of 1 MiB, or a file,
-    that is there as a whole is taken to be there for the rest of the second: an access then costs
-    a load from a tripwire, which tells whether the file has shrunk, or, on its last page and
-    where there can be no tripwire, one system call for its length. It never raises a signal: a file
-    that shrank is an answer. It dozes at first: as long as no page is missing, and no long run
-    of accesses is contiguous, there is nothing that the law of the window could gain, and the law,
-    which is Python, is not asked. Nor is it for accesses to quiet spans.
+    `enter` touches the pages of a short access without the GIL, and when that took long asks the
+    kernel whether it had to wait. Where a touch won't do (many pages, userfaultfd, a SIGBUS that
+    isn't ours to handle) it looks at the page cache, by a system call or two, and populates what
+    isn't there. A part of 1 MiB, or a file, that is there as a whole is taken to be there for the
+    rest of the second: an access then costs a load from a tripwire, which tells whether the file
+    has shrunk, or, on its last page and where there can be no tripwire, one system call for its
+    length. It never raises a signal: a file that shrank is an answer. It dozes at first: as long as
+    no page is missing, and no long run of accesses is contiguous, there is nothing that the law of
+    the window could gain, and the law, which is Python, is not asked. Nor is it for accesses to
+    quiet spans.
 
     Args:
         address: of the first byte, anywhere in a page.
@@ -216,7 +220,8 @@ cdef class Gate:
     cdef public double slow_ns
     cdef readonly double run_ns
     cdef uint64_t _timed_since_ns
-    cdef size_t _last_start, _last_end, _contiguous, _waking, _part_count, _looks, _looks_for_all
+    cdef size_t _last_start, _last_end, _contiguous, _waking, _part_count
+    cdef size_t _touches, _touches_for_all  # so far, those that looks have cost among them
     cdef Reach _reach
     cdef unsigned char *_parts
     cdef long _parts_since_s
@@ -244,7 +249,7 @@ cdef class Gate:
         self._piece = piece_bytes
         self._reach = Reach(fd, offset, length)
         self._waking = self.waking = WAKING_BYTES
-        self._looks_for_all = 0  # not known yet
+        self._touches_for_all = 0  # not known yet
         self._parts_since_s = shm_coarse_seconds()
 
     cpdef int enter(self, int64_t start, int64_t count) except -1:
@@ -268,15 +273,19 @@ cdef class Gate:
             return C_OUTSIDE
         if length == 0:
             return C_READY
+        if self.accesses == 0:
+            self._reach.refresh()
         self.accesses += 1
         cdef bint known = self._parts_there(offset, end)
         cdef int span = SPANS if known and not self._awake else self._span(offset, end)
         if known or (span < SPANS and self._sure[span]):
             there = 1 if self._reach.reaches(end) else -1
+        elif self._may_touch(offset, end):
+            there = self._touch(offset, end)
         else:
             there = self._there(offset, length)
             if there == 1 and self._fd >= 0:
-                self._look_around(offset)
+                self._look_around(offset, LOOK_TOUCHES)
         if offset == self._last_end or end == self._last_start:
             self._contiguous += length
             if self._contiguous > self._waking and not self._awake:
@@ -334,6 +343,37 @@ cdef class Gate:
                 return
         self._awake = True
 
+    cdef size_t _pages(self, size_t offset, size_t end) noexcept:
+        return (self.address + end - 1) // self._page - (self.address + offset) // self._page + 1
+
+    cdef bint _may_touch(self, size_t offset, size_t end) noexcept:
+        """Not where one look tells that all is there, nor many where read-ahead is off."""
+        return (
+            self._reach.touches
+            and self._memory is not None
+            and self.userfaultfd < 0
+            and self._known != SHM_ALWAYS_IN_MEMORY
+            and self._pages(offset, end) <= (1 if self.exact else TOUCH_PAGES)
+        )
+
+    cdef int _touch(self, size_t offset, size_t end) noexcept:
+        """1: in memory, and mapped; 0: a page can't be had; -1: the file ends before."""
+        cdef object held = self._memory  # another thread may close the mapping meanwhile
+        cdef size_t pages = self._pages(offset, end)
+        cdef int outcome
+        if shm_coarse_seconds() != self._parts_since_s:
+            self._forget_parts()
+        if not self._reach.reaches(end):
+            return -1
+        outcome = self._reach.touch(self.address + offset, pages)
+        if outcome == T_WAITED:
+            self.misses += 1
+            self.bytes_populated += pages * self._page
+            self._wake()
+        elif outcome == T_TOUCHED and self._fd >= 0 and self._memory is not None:
+            self._look_around(offset, 1)
+        return 0 if outcome == T_FAILED else 1
+
     cdef int _bring(self, size_t offset, size_t length, bint missing) except -1:
         """Populate; where it isn't known whether pages are missing, the time it takes tells."""
         cdef uint64_t begin_ns = 0 if missing else shm_now_ns()
@@ -374,28 +414,31 @@ cdef class Gate:
         self._parts_since_s = shm_coarse_seconds()
         self._reach.refresh()
 
-    cdef void _look_around(self, size_t offset) noexcept:
+    cdef void _look_around(self, size_t offset, int touches) noexcept:
         """Who reads from a part again will want to know about all of it: one look for many.
 
-        The same for the whole file, when the looks so far have cost as much as that one will.
+        The same for the whole file, when what was spent so far justifies what that will cost.
+
+        Args:
+            touches: that the access has cost, or as much as so many.
         """
         cdef size_t part = offset // PART_BYTES
         if self._all_there:
             return
-        self._looks += 1
-        if self._looks_for_all == 0 and self._looks >= PRICED_LOOK:
+        self._touches += touches
+        if self._touches_for_all == 0 and self._touches >= PRICED_TOUCHES:
             self._price_looks(part)
-        if self._looks_for_all and self._looks >= self._looks_for_all:
-            self._looks = 0
+        if self._touches_for_all and self._touches >= self._touches_for_all:
+            self._touches = 0
             if self._there(0, self.length) == 1:
                 self._know_all()
             else:
-                self._looks_for_all *= 4
+                self._touches_for_all *= 4
         elif self._part_wait:
             self._part_wait -= 1
-        elif self._parts[part] == 0:
-            self._parts[part] = PART_SEEN
-        else:
+        elif self._parts[part] < PART_TOUCHES:
+            self._parts[part] += touches
+        elif self._parts[part] != PART_THERE:
             self._look_at_part(part)
 
     cdef void _price_looks(self, size_t part) noexcept:
@@ -406,11 +449,13 @@ cdef class Gate:
         cdef uint64_t page_ns = self._time_look(part, self._page)
         cdef size_t length = PART_BYTES
         cdef uint64_t look_ns = self._time_look(part, length)
-        if look_ns < page_ns + LOOK_NS:
+        if look_ns < page_ns + LOOK_TOUCHES * TOUCH_NS:
             length = PRICED_PARTS * PART_BYTES
             look_ns = self._time_look(part, length)
         cdef uint64_t more_ns = max(look_ns, page_ns) - page_ns
-        self._looks_for_all = self._looks + more_ns * self.length // length // (LOOK_NS * ALL_LOOKS)
+        self._touches_for_all = self._touches + (
+            more_ns * self.length // length // (TOUCH_NS * ALL_WORTH)
+        )
 
     cdef uint64_t _time_look(self, size_t part, size_t length) noexcept:
         """How long it takes to count what is there of so many bytes from a part's beginning on."""
@@ -539,6 +584,7 @@ cdef class Gate:
         self.accesses = before.accesses
         self.misses = before.misses
         self.bytes_populated = before.bytes_populated
+        self._reach.refresh()
 
     def doze(self, size_t contiguous=0):
         """No need to be asked until a page is missing, or so many bytes (or `waking`, if that is

@@ -1,5 +1,10 @@
 from libc.stddef cimport size_t
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint64_t, uintptr_t
+
+cdef enum:
+    T_TOUCHED = 0
+    T_WAITED = 1
+    T_FAILED = 2
 
 
 cdef class Reach:
@@ -8,9 +13,14 @@ cdef class Reach:
     cdef size_t length
     cdef int _wait
     cdef bint in_memory
+    cdef bint touches
+    cdef long _majors
+    cdef uint64_t _majors_of  # the thread
     cdef void *_wire  # struct shm_tripwire *: its header is for reach.pyx alone
     cdef size_t _wire_at  # bytes before it are there as long as the wire holds
     cdef bint reaches(self, size_t end) noexcept
+    cdef int touch(self, uintptr_t first, size_t pages) noexcept
+    cdef bint _more_majors(self) noexcept
     cdef void refresh(self) noexcept
     cdef void let_go(self) noexcept
     cdef void _set_wire(self) noexcept

@@ -1,5 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""Does a file still reach to here? Asked before every access, so it should cost next to nothing."""
+"""What loads tell before every access: does the file still reach to here; is the page there?"""
+
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
 cdef extern from "tripwire.h" nogil:
     struct shm_tripwire:
@@ -9,20 +11,27 @@ cdef extern from "tripwire.h" nogil:
     bint shm_tripwire_holds(const shm_tripwire *wire)
     bint shm_tripwires_work()
     bint shm_reaches(int fd, uint64_t end)
+    bint shm_touches_work()
+    int64_t shm_touch(uintptr_t first, size_t pages)
+    long shm_major_faults()
     size_t shm_page_bytes()
+
+cdef extern from "pthread.h" nogil:
+    uint64_t pthread_self()
 
 cdef enum:
     WIRE_AFTER = 16  # looks at the file's length, before a tripwire (five system calls) pays
     WIRE_AFTER_SURE = 4  # where the page is known to be there: it will have nothing to wait for
     WIRE_AGAIN = 1024  # looks until the next attempt, when the last page was not in memory
+    PROMPT_NS = 10000  # a touch that takes longer may have waited for a device
 
 
 cdef class Reach:
     """Tells whether a mapped file has become shorter: by a tripwire, else by a system call.
 
     By a system call too on the file's last page, which may become shorter without losing the page.
-    Call it with the GIL held. Who uses it calls `refresh` once a second or so, and `let_go` at the
-    end.
+    Call it with the GIL held. Who uses it calls `refresh` at first and once a second or so, and
+    `let_go` at the end.
 
     Args:
         fd: of the file, open as long as this is used; -1: there is none, so it always reaches.
@@ -31,6 +40,7 @@ cdef class Reach:
 
     Attributes:
         in_memory: all of the file is known to be; the user says so.
+        touches: whether `touch` works, as far as `refresh` has seen: SIGBUS has to be ours.
     """
 
     def __cinit__(self, int fd, uint64_t offset, size_t length):
@@ -65,8 +75,37 @@ cdef class Reach:
         self._wire_at = last - self.offset
         self._wait = 0 if now else WIRE_AGAIN
 
+    cdef int touch(self, uintptr_t first, size_t pages) noexcept:
+        """Map pages by a load from each, without the GIL: what a reader's own touch would do.
+
+        The caller holds on to the memory.
+
+        Args:
+            first: an address in the first page.
+
+        Returns:
+            TOUCHED, WAITED: the pages are there now, and this thread had to wait for a device;
+            or FAILED: there is none at one of the addresses, or it can't be read in.
+        """
+        cdef int64_t took_ns
+        with nogil:
+            took_ns = shm_touch(first, pages)
+        if took_ns < 0:
+            return T_FAILED
+        return T_WAITED if took_ns > PROMPT_NS and self._more_majors() else T_TOUCHED
+
+    cdef bint _more_majors(self) noexcept:
+        """Has this thread had major faults since it was last here?"""
+        cdef uint64_t thread = pthread_self()
+        cdef long majors = shm_major_faults()
+        cdef bint more = thread != self._majors_of or majors > self._majors
+        self._majors, self._majors_of = majors, thread
+        return more
+
     cdef void refresh(self) noexcept:
         """Do without where somebody has installed another handler meanwhile."""
+        self.touches = shm_touches_work()
+        self._more_majors()
         if self._wire != NULL and not shm_tripwires_work():
             self.let_go()
 

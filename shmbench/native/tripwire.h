@@ -1,10 +1,14 @@
-/* A page that tells by one load whether a file still reaches to it.
+/* Loads that may trap: a page that tells by one load whether a file still reaches to it, and a
+   touch that says when there is nothing to touch.
 
    It is the page that holds the last byte of what is mapped, mapped once more on its own. A file
    that shrinks to below it loses this page at once, in every mapping (truncate(2) returns after
    that), and the next load from it is SIGBUS. The handler puts a page of zeros there and notes
    that the wire was tripped; so the load ends as any other, and nobody but the owner is told. What
    this costs, as long as nothing happens, is a load; a look at the file's length is a system call.
+
+   A touch is a load by an instruction that the handler knows. Where it fails, as after a read error
+   or in a page beyond the file's end, the program goes on at that instruction's second exit.
 
    A SIGBUS from anywhere else goes to the handler that was there before. */
 #ifndef SHM_TRIPWIRE_H
@@ -20,7 +24,10 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/vfs.h>
+#include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 enum { SHM_TRIPWIRES = 1024 };
@@ -35,9 +42,46 @@ static struct shm_tripwire shm_tripwires[SHM_TRIPWIRES];
 static struct sigaction shm_sigbus_before;
 static size_t shm_tripwire_page;
 
+/* int shm_try_load(const void *): loads a byte; 0, or -1 when that was SIGBUS. */
+#if defined __x86_64__
+__asm__(
+    ".pushsection .text\n"
+    "shm_try_load: movb (%rdi), %al\n"
+    "  xorl %eax, %eax\n"
+    "  ret\n"
+    "shm_load_failed: movl $-1, %eax\n"
+    "  ret\n"
+    ".popsection\n");
+#define SHM_PROGRAM_COUNTER(context) ((context)->uc_mcontext.gregs[REG_RIP])
+#elif defined __aarch64__
+__asm__(
+    ".pushsection .text\n"
+    "shm_try_load: ldrb w0, [x0]\n"
+    "  mov w0, #0\n"
+    "  ret\n"
+    "shm_load_failed: mov w0, #-1\n"
+    "  ret\n"
+    ".popsection\n");
+#define SHM_PROGRAM_COUNTER(context) ((context)->uc_mcontext.pc)
+#endif
+#ifdef SHM_PROGRAM_COUNTER
+__attribute__((visibility("hidden"))) extern int shm_try_load(const volatile void *address);
+__attribute__((visibility("hidden"))) extern int shm_load_failed(void);
+
+static int shm_touch_failed(ucontext_t *context) {
+    if ((uintptr_t)SHM_PROGRAM_COUNTER(context) != (uintptr_t)&shm_try_load) return 0;
+    SHM_PROGRAM_COUNTER(context) = (uintptr_t)&shm_load_failed;
+    return 1;
+}
+#else
+static int shm_try_load(const volatile void *address) { return -1; }
+static int shm_touch_failed(ucontext_t *context) { return 0; }
+#endif
+
 static void shm_on_sigbus(int number, siginfo_t *info, void *context) {
     int saved = errno, raised = info->si_code > 0; /* by the kernel, for an address */
     unsigned char *page = (unsigned char *)((uintptr_t)info->si_addr & ~(shm_tripwire_page - 1));
+    if (raised && shm_touch_failed(context)) return;
     for (int i = 0; raised && i < SHM_TRIPWIRES; i++) {
         struct shm_tripwire *wire = &shm_tripwires[i];
         if (!page || wire->page != page) continue;
@@ -119,6 +163,34 @@ static void shm_tripwire_remove(struct shm_tripwire *wire) {
 static inline int shm_tripwire_holds(const struct shm_tripwire *wire) {
     (void)*wire->page;
     return !wire->tripped;
+}
+
+static inline uint64_t shm_touch_clock_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Reads a byte of each page, so that it is mapped, and read in where it has to be. How long that
+   took, in ns; -1: one of them can't be had. */
+static inline int64_t shm_touch(uintptr_t first, size_t pages) {
+    uint64_t begin_ns = shm_touch_clock_ns();
+    for (size_t i = 0; i < pages; i++)
+        if (shm_try_load((const void *)(first + i * shm_tripwire_page))) return -1;
+    return (int64_t)(shm_touch_clock_ns() - begin_ns);
+}
+
+static inline int shm_touches_work(void) {
+#ifdef SHM_PROGRAM_COUNTER
+    return shm_tripwires_work();
+#else
+    return 0;
+#endif
+}
+
+static inline long shm_major_faults(void) { /* of this thread: those that waited for a device */
+    struct rusage used;
+    return getrusage(RUSAGE_THREAD, &used) ? 0 : used.ru_majflt;
 }
 
 static inline int shm_reaches(int fd, uint64_t end) {

@@ -1,0 +1,147 @@
+"""A short read maps its pages by a touch that waits without the GIL and traps where it must."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shmbench import policy
+from shmbench.measure.eviction import evict, read_in
+from shmbench.native.filemap import FileMap
+from shmbench.native.gate import READY, SHRUNK, Gate
+from shmbench.native.memory import PAGE_BYTES as PAGE
+
+PAGES = 1024
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """On a disk: what is known to be in memory as a whole is not touched."""
+    path = tmp_path / "data"
+    path.write_bytes(np.random.default_rng(1).bytes(PAGES * PAGE))
+    return path
+
+
+def make_warm(path: Path) -> None:
+    with open(path) as file:
+        read_in(file.fileno(), PAGES * PAGE)
+
+
+def make_cold(path: Path) -> None:
+    with open(path) as file:
+        if not evict(file.fileno(), PAGES * PAGE).proven:
+            pytest.skip("the file can't be evicted: use a disk's file system for temporary files")
+
+
+def is_mapped(address: int) -> bool:
+    with open("/proc/self/pagemap", "rb") as pagemap:
+        pagemap.seek(address // PAGE * 8)
+        return bool(int.from_bytes(pagemap.read(8), sys.byteorder) >> 63)
+
+
+def test_a_read_maps_what_is_in_the_page_cache(path: Path) -> None:
+    make_warm(path)
+    with policy.open(path) as mapping:
+        assert not is_mapped(mapping.address + 512 * PAGE)
+        for page in (512, 16, 1000):
+            read = mapping.read(page * PAGE + 100, PAGE)
+            assert is_mapped(mapping.address + page * PAGE)
+            assert is_mapped(mapping.address + (page + 1) * PAGE)
+            assert read == path.read_bytes()[page * PAGE + 100 :][:PAGE]
+        assert mapping.stats().misses == 0
+
+
+def test_a_read_that_waits_for_the_disk_is_a_miss_and_lets_other_threads_run(path: Path) -> None:
+    make_cold(path)
+    content = None
+    counted = [0]
+    stop = threading.Event()
+
+    def count() -> None:
+        while not stop.is_set():
+            counted[0] += 1
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    try:
+        # An interval between switches that only a thread that gives up the GIL is quicker than.
+        before, _ = sys.getswitchinterval(), sys.setswitchinterval(10)
+        with policy.open(path) as mapping:
+            seen = counted[0]
+            content = bytes(mapping.read(PAGES // 2 * PAGE, 8))
+            assert counted[0] > seen
+            assert mapping.stats().misses == 1
+            assert mapping.stats().bytes_asked["read"] == PAGE
+    finally:
+        sys.setswitchinterval(before)
+        stop.set()
+        thread.join()
+    assert content == path.read_bytes()[PAGES // 2 * PAGE :][:8]
+
+
+def test_pages_that_are_gone_are_an_answer_even_where_the_length_says_otherwise(
+    path: Path, tmp_path: Path
+) -> None:
+    longer = tmp_path / "longer"
+    longer.write_bytes(bytes(PAGES * PAGE))
+    mapped = FileMap(str(path), False)
+    mapped.map()
+    with open(longer) as file:
+        gate = Gate(mapped.address, PAGES * PAGE, fd=file.fileno(), memory=mapped.view())
+        assert gate.enter(PAGE, 8) == READY
+        os.truncate(path, 2 * PAGE)
+        assert gate.enter(PAGE, 8) == READY
+        for _ in range(3):
+            assert gate.enter(900 * PAGE, 8) == SHRUNK
+            assert gate.error
+        gate.retire()
+    mapped.close()
+
+
+def test_every_thread_may_touch_while_another_closes(path: Path) -> None:
+    make_warm(path)
+    for _ in range(20):
+        mapping = policy.open(path)
+
+        def read(mapping: policy.Mapping = mapping) -> None:
+            try:
+                while True:
+                    for page in range(0, PAGES, 17):
+                        mapping.read(page * PAGE, 8)
+            except ValueError:
+                pass
+
+        threads = [threading.Thread(target=read) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.01)
+        mapping.close()
+        for thread in threads:
+            thread.join()
+
+
+def test_without_the_signal_reads_look_at_the_page_cache(path: Path) -> None:
+    """In a process of its own, where somebody else handles SIGBUS after us."""
+    program = f"""
+import os, signal
+from shmbench import policy
+with policy.open({str(path)!r}) as mapping:
+    mapping.read(0, 8)
+signal.signal(signal.SIGBUS, signal.SIG_DFL)
+with policy.open({str(path)!r}) as mapping:
+    assert len(mapping.read(40 * {PAGE}, 8)) == 8
+    os.truncate({str(path)!r}, {PAGE})
+    try:
+        mapping.read(900 * {PAGE}, 8)
+    except OSError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, ""), signal.Signals(-done.returncode)
+    assert f"file ends at {PAGE}" in done.stdout
