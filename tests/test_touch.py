@@ -59,7 +59,6 @@ def test_a_read_maps_what_is_in_the_page_cache(path: Path) -> None:
 
 def test_a_read_that_waits_for_the_disk_is_a_miss_and_lets_other_threads_run(path: Path) -> None:
     make_cold(path)
-    content = None
     counted = [0]
     stop = threading.Event()
 
@@ -67,11 +66,11 @@ def test_a_read_that_waits_for_the_disk_is_a_miss_and_lets_other_threads_run(pat
         while not stop.is_set():
             counted[0] += 1
 
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.05)  # who keeps the GIL for less than that hinders the other thread
     thread = threading.Thread(target=count)
     thread.start()
     try:
-        # An interval between switches that only a thread that gives up the GIL is quicker than.
-        before, _ = sys.getswitchinterval(), sys.setswitchinterval(10)
         with policy.open(path) as mapping:
             seen = counted[0]
             content = bytes(mapping.read(PAGES // 2 * PAGE, 8))

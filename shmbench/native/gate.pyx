@@ -147,7 +147,7 @@ cdef enum:
     PART_TOUCHES = 6  # of a part, before it is looked at as a whole
     PRICED_TOUCHES = 40  # until it is learned what a look at more costs
     PRICED_PARTS = 16
-    ALL_WORTH = 4  # a look at all may cost so many times as much as what has led to it
+    ALL_WORTH = 2  # a look at all may cost so many times as much as what has led to it
     DOUBT_FIRST = 16  # accesses to a new mapping: somebody else may be reading the file in
     DOUBT = 4096  # accesses after a miss; a kernel's read-ahead window may have 2048 pages
     LONG_PAGES = 1024  # from here on even a look at the page cache releases the GIL

@@ -20,7 +20,7 @@ cdef extern from "pthread.h" nogil:
     uint64_t pthread_self()
 
 cdef enum:
-    WIRE_AFTER = 16  # looks at the file's length, before a tripwire (five system calls) pays
+    WIRE_AFTER = 32  # looks at the file's length, before a tripwire (five system calls) pays
     WIRE_AFTER_SURE = 4  # where the page is known to be there: it will have nothing to wait for
     WIRE_AGAIN = 1024  # looks until the next attempt, when the last page was not in memory
     PROMPT_NS = 10000  # a touch that takes longer may have waited for a device
