@@ -6,7 +6,7 @@ from typing import Any
 
 from .common import Tracked, tracked
 
-_ROUNDS = 5  # a job takes a second to start
+_ROUNDS = 8  # a job takes a second to start
 
 
 class MpiWindow(Tracked):

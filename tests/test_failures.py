@@ -66,8 +66,12 @@ def cpus(case: Case) -> tuple[int, ...]:
 
 @pytest.fixture(scope="module")
 def worker() -> Iterator[Worker]:
-    with Worker() as started:
-        yield started
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup's tests ignore it otherwise
+    try:
+        with Worker() as started:
+            yield started
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def run_and(

@@ -170,10 +170,11 @@ def _collect(cluster: Cluster, directory: Path) -> Path:
 
 @pytest.mark.slow
 def test_before_the_time_limit_the_job_ends_by_itself_with_partial_results(
-    cluster: Cluster, tmp_path: Path
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = in_shm()
-    # A minute before a limit of a minute is now, or as soon as Slurm looks (every 30 s).
+    # Slurm looks every 30 s and signals up to 30 s early: 10 to 40 s after the start.
+    monkeypatch.setenv("SBATCH_SIGNAL", "TERM@20")
     job_id, directory = cluster.submit(
         *("survey", "--nodes", "1", "--time", "1", *LONG), cwd=tmp_path
     )
