@@ -11,6 +11,7 @@ class Gate:
     length: int
     exact: bool
     asking: bool
+    map_strides: bool
     waking: int
     waking_left: int
     slow_ns: float

@@ -9,6 +9,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from shmbench.native.reach cimport Reach, T_FAILED, T_TOUCHED, T_WAITED
+from shmbench.native.stride_law cimport StrideLaw
 from shmbench.native.views cimport part_of
 
 cdef extern from *:
@@ -177,7 +178,7 @@ cdef class Gate:
     length. It never raises a signal: a file that shrank is an answer. It dozes at first: as long as
     no page is missing, and no long run of accesses is contiguous, there is nothing that the law of
     the window could gain, and the law, which is Python, is not asked. Nor is it for accesses to
-    quiet spans.
+    quiet spans. With `map_strides` it maps ahead of strides over what is in memory, by itself.
 
     Args:
         address: of the first byte, anywhere in a page.
@@ -198,6 +199,7 @@ cdef class Gate:
         exact: read-ahead is off: tell the kernel of long accesses as a whole.
         userfaultfd: that handles the mapping's minor faults, so that populating may fail without
             it; -1: none.
+        map_strides: map large pieces ahead of a stride, where `stride_law` finds that to be cheaper.
         misses: accesses that found pages missing.
     """
 
@@ -205,7 +207,7 @@ cdef class Gate:
     cdef readonly size_t length
     cdef readonly int error
     cdef readonly uint64_t accesses, misses, bytes_populated
-    cdef public bint exact, asking
+    cdef public bint exact, asking, map_strides
     cdef public int userfaultfd
     cdef int _fd, _known, _doubt
     cdef bint _awake
@@ -223,6 +225,7 @@ cdef class Gate:
     cdef size_t _last_start, _last_end, _contiguous, _waking, _part_count
     cdef size_t _touches, _touches_for_all  # so far, those that looks have cost among them
     cdef Reach _reach
+    cdef StrideLaw _strides
     cdef unsigned char *_parts
     cdef long _parts_since_s
     cdef object _memory, _owner
@@ -248,6 +251,7 @@ cdef class Gate:
         self._page = sysconf(_SC_PAGESIZE)
         self._piece = piece_bytes
         self._reach = Reach(fd, offset, length)
+        self._strides = StrideLaw()
         self._waking = self.waking = WAKING_BYTES
         self._touches_for_all = 0  # not known yet
         self._parts_since_s = shm_coarse_seconds()
@@ -276,11 +280,14 @@ cdef class Gate:
         if self.accesses == 0:
             self._reach.refresh()
         self.accesses += 1
-        cdef bint known = self._parts_there(offset, end)
+        if self.map_strides and self._strides.access(offset, end, self.length):
+            self._map_ahead_of_stride()
+        cdef bint timed = self._strides.timing and self._may_touch(offset, end)
+        cdef bint known = not timed and self._parts_there(offset, end)
         cdef int span = SPANS if known and not self._awake else self._span(offset, end)
-        if known or (span < SPANS and self._sure[span]):
+        if known or (not timed and span < SPANS and self._sure[span]):
             there = 1 if self._reach.reaches(end) else -1
-        elif self._may_touch(offset, end):
+        elif timed or (self._known != SHM_ALWAYS_IN_MEMORY and self._may_touch(offset, end)):
             there = self._touch(offset, end)
         else:
             there = self._there(offset, length)
@@ -347,12 +354,11 @@ cdef class Gate:
         return (self.address + end - 1) // self._page - (self.address + offset) // self._page + 1
 
     cdef bint _may_touch(self, size_t offset, size_t end) noexcept:
-        """Not where one look tells that all is there, nor many where read-ahead is off."""
+        """Not many pages where read-ahead is off."""
         return (
             self._reach.touches
             and self._memory is not None
             and self.userfaultfd < 0
-            and self._known != SHM_ALWAYS_IN_MEMORY
             and self._pages(offset, end) <= (1 if self.exact else TOUCH_PAGES)
         )
 
@@ -370,9 +376,29 @@ cdef class Gate:
             self.misses += 1
             self.bytes_populated += pages * self._page
             self._wake()
-        elif outcome == T_TOUCHED and self._fd >= 0 and self._memory is not None:
-            self._look_around(offset, 1)
+            self._strides.stop()
+        elif outcome == T_TOUCHED:
+            self._strides.touched(self._reach.touched_ns)
+            if self._fd >= 0 and self._memory is not None:
+                self._look_around(offset, 1)
         return 0 if outcome == T_FAILED else 1
+
+    cdef int _map_ahead_of_stride(self) except -1:
+        """Map what the law of strides asks for, if it is in memory."""
+        cdef object held = self._memory  # another thread may close the mapping meanwhile
+        cdef size_t start = self._strides.start, length = self._strides.length, part
+        cdef uint64_t begin_ns = shm_now_ns()
+        if (
+            held is None
+            or not (self._all_there or self._there(start, length) == 1)
+            or self._populate(start, length, MADV_POPULATE_READ)
+        ):
+            self._strides.stop()
+        else:
+            self._strides.mapped(shm_now_ns() - begin_ns)
+            for part in range((start + PART_BYTES - 1) // PART_BYTES, (start + length) // PART_BYTES):
+                self._parts[part] = PART_THERE
+        return 0
 
     cdef int _bring(self, size_t offset, size_t length, bint missing) except -1:
         """Populate; where it isn't known whether pages are missing, the time it takes tells."""

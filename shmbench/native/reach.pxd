@@ -14,6 +14,7 @@ cdef class Reach:
     cdef int _wait
     cdef bint in_memory
     cdef bint touches
+    cdef uint64_t touched_ns
     cdef long _majors
     cdef uint64_t _majors_of  # the thread
     cdef void *_wire  # struct shm_tripwire *: its header is for reach.pyx alone

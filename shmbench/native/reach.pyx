@@ -40,6 +40,7 @@ cdef class Reach:
 
     Attributes:
         in_memory: all of the file is known to be; the user says so.
+        touched_ns: what the last touch that worked took.
         touches: whether `touch` works, as far as `refresh` has seen: SIGBUS has to be ours.
     """
 
@@ -92,6 +93,7 @@ cdef class Reach:
             took_ns = shm_touch(first, pages)
         if took_ns < 0:
             return T_FAILED
+        self.touched_ns = took_ns
         return T_WAITED if took_ns > PROMPT_NS and self._more_majors() else T_TOUCHED
 
     cdef bint _more_majors(self) noexcept:

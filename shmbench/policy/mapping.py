@@ -114,6 +114,7 @@ class Mapping:
             self._gate.waking = self._settings.warm_after_bytes
             self._gate.waking_left = self._settings.warm_left_bytes
             self._gate.slow_ns = SLOW_NS
+            self._gate.map_strides = True
             self._gate.doze()
 
     def _map_ahead(self) -> MapAhead:

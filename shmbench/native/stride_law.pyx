@@ -1,0 +1,98 @@
+# cython: language_level=3
+"""Is it worth mapping what a stride will read next, where the file is in memory?"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint64_t
+
+cdef enum:
+    SURE_STEPS = 8  # equal ones in a row
+    TIMED = 16  # touches; one fault maps 64 KiB, thus four of the shortest steps
+    SHORTEST_BYTES = 16 << 10
+    FIRST_BYTES = 1 << 20
+    FIRST_STEPS = 4
+    MOST_BYTES = 16 << 20
+    PAUSE = 1024  # accesses until the next attempt, doubled after each that fails
+    PAUSE_MAX = 1 << 20
+
+cdef double GAIN = 0.6  # mapping, as a part of the faults that it saves: it isn't all that a reader pays
+
+
+cdef class StrideLaw:
+    """Compares what a stride's own faults take with what mapping all of the file ahead of it takes.
+
+    Mapping a MiB at once is cheap where the page cache holds large folios, so that it can pay even
+    for a few pages of it. Pure: it knows offsets and times, and no memory.
+
+    Attributes:
+        timing: the next touch's time is wanted: `touched`.
+        start: of what is to be mapped, or was at last, in bytes.
+        length: of that.
+    """
+
+    def __cinit__(self):
+        self._pause = PAUSE
+
+    cpdef bint access(self, size_t offset, size_t end, size_t size) noexcept:
+        """An access to these bytes of so many.
+
+        Returns:
+            Map `length` bytes from `start` on now, and tell by `mapped` or `stop` how it went.
+        """
+        cdef int64_t step = <int64_t>offset - <int64_t>self._at
+        self._at = offset
+        if step != self._step:
+            self._step = step
+            self._equal = 0
+            self._forget()
+            return False
+        if self._rest:
+            self._rest -= 1
+            return False
+        if self.start <= offset < self.start + self.length:
+            return False
+        cdef size_t distance = max(step, -step)
+        self._equal += 1
+        if self._equal < SURE_STEPS or distance < SHORTEST_BYTES or distance <= end - offset:
+            return False
+        self.timing = self._touches < TIMED
+        if self.timing:
+            return False
+        cdef size_t piece = max(self._piece, FIRST_STEPS * distance)
+        if step > 0:
+            self.start = offset
+            self.length = min(piece, size - offset)
+        else:
+            self.length = min(piece, end)
+            self.start = end - self.length
+        return True
+
+    cpdef void touched(self, uint64_t ns) noexcept:
+        """The last access, a load from each of its pages, took so long."""
+        if not self.timing:
+            return
+        self._touches += 1
+        self._touch_ns += ns
+        self._longest_ns = max(self._longest_ns, ns)
+
+    cpdef void mapped(self, uint64_t ns) noexcept:
+        """It took so long to map the piece; go on as long as that is worth it."""
+        # Without the longest one: it may have been interrupted.
+        cdef double touch_ns = <double>(self._touch_ns - self._longest_ns) / (self._touches - 1)
+        cdef double step_ns = <double>ns / self.length * max(self._step, -self._step)
+        if step_ns <= GAIN * touch_ns:
+            self._piece = min(2 * self.length, <size_t>MOST_BYTES)
+        else:
+            self.stop()
+
+    cpdef void stop(self) noexcept:
+        """It doesn't pay, or can't be done: try again after a while."""
+        self._forget()
+        self._rest = self._pause
+        self._pause = min(2 * self._pause, <uint64_t>PAUSE_MAX)
+
+    cdef void _forget(self) noexcept:
+        self.timing = False
+        self.start = self.length = 0
+        self._piece = FIRST_BYTES
+        self._touches = 0
+        self._touch_ns = self._longest_ns = 0
