@@ -376,7 +376,8 @@ cdef class Gate:
             self.misses += 1
             self.bytes_populated += pages * self._page
             self._wake()
-            self._strides.stop()
+            if self._strides.timing:
+                self._strides.stop()
         elif outcome == T_TOUCHED:
             self._strides.touched(self._reach.touched_ns)
             if self._fd >= 0 and self._memory is not None:
