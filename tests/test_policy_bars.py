@@ -189,8 +189,7 @@ def test_mapping_ahead_of_a_consumer_that_works(tmp_path: Path) -> None:
 WARM_ORDERS = ("scan", "reverse", "streams", "strided", "random_read", "zipf")
 # Known to fall short: strides over 64 MiB, where a pass takes 0.1 ms (64 reads): to open the file
 # by Python code that has left the CPU's caches takes 0.03 to 0.06 ms more than a plain mmap, and a
-# tripwire 0.01 ms. On ext4 `populate` gains more from strides of 64K and 256K than auto does (1.4
-# to 1.6 at 2 GiB): folios of 2 MiB are mapped at 0.02 us a page.
+# tripwire 0.01 ms.
 
 
 @pytest.mark.parametrize("size", ["2G", "64M"])

@@ -7,14 +7,18 @@ from libc.stdint cimport int64_t, uint64_t
 cdef enum:
     SURE_STEPS = 8  # equal ones in a row
     TIMED = 16  # touches; one fault maps 64 KiB, thus four of the shortest steps
+    FAULT_NS_MIN = 70  # what takes less than this was mapped already
     SHORTEST_BYTES = 16 << 10
+    LONGEST_BYTES = 4 << 20
     FIRST_BYTES = 1 << 20
-    FIRST_STEPS = 4
-    MOST_BYTES = 16 << 20
-    PAUSE = 1024  # accesses until the next attempt, doubled after each that fails
+    MOST_BYTES = 16 << 20  # 1.1 us a MiB in large folios, where a MiB at a time takes 2.4
+    GROWTH = 4
+    PAUSE = 2048  # accesses until the next attempt, doubled after each that fails
     PAUSE_MAX = 1 << 20
 
-cdef double GAIN = 0.6  # mapping, as a part of the faults that it saves: it isn't all that a reader pays
+cdef double GAIN = 0.85  # mapping, as a part of the faults that it saves: reading goes on costing a little
+cdef double CREDIT_NS = 24e3  # at first: a call with cold caches takes 7 to 20 us
+cdef double CREDIT_NS_MAX = 120e3  # of what was saved, for a call that is interrupted
 
 
 cdef class StrideLaw:
@@ -52,12 +56,19 @@ cdef class StrideLaw:
             return False
         cdef size_t distance = max(step, -step)
         self._equal += 1
-        if self._equal < SURE_STEPS or distance < SHORTEST_BYTES or distance <= end - offset:
+        if (
+            self._equal < SURE_STEPS
+            or not SHORTEST_BYTES <= distance <= LONGEST_BYTES
+            or distance <= end - offset
+        ):
             return False
         self.timing = self._touches < TIMED
         if self.timing:
             return False
-        cdef size_t piece = max(self._piece, FIRST_STEPS * distance)
+        if self._usual_ns() < FAULT_NS_MIN:
+            self.stop()
+            return False
+        cdef size_t piece = max(self._piece, distance)
         if step > 0:
             self.start = offset
             self.length = min(piece, size - offset)
@@ -75,12 +86,11 @@ cdef class StrideLaw:
         self._longest_ns = max(self._longest_ns, ns)
 
     cpdef void mapped(self, uint64_t ns) noexcept:
-        """It took so long to map the piece; go on as long as that is worth it."""
-        # Without the longest one: it may have been interrupted.
-        cdef double touch_ns = <double>(self._touch_ns - self._longest_ns) / (self._touches - 1)
-        cdef double step_ns = <double>ns / self.length * max(self._step, -self._step)
-        if step_ns <= GAIN * touch_ns:
-            self._piece = min(2 * self.length, <size_t>MOST_BYTES)
+        """It took so long to map the piece; go on as long as that has not cost more than it saved."""
+        cdef double steps = <double>self.length / max(self._step, -self._step)
+        self._credit_ns = min(self._credit_ns + GAIN * self._usual_ns() * steps - ns, CREDIT_NS_MAX)
+        if self._credit_ns >= 0:
+            self._piece = min(GROWTH * self.length, <size_t>MOST_BYTES)
         else:
             self.stop()
 
@@ -90,9 +100,14 @@ cdef class StrideLaw:
         self._rest = self._pause
         self._pause = min(2 * self._pause, <uint64_t>PAUSE_MAX)
 
+    cdef double _usual_ns(self) noexcept:
+        """Of a touch; without the longest one, which may have been interrupted."""
+        return <double>(self._touch_ns - self._longest_ns) / (TIMED - 1)
+
     cdef void _forget(self) noexcept:
         self.timing = False
         self.start = self.length = 0
         self._piece = FIRST_BYTES
         self._touches = 0
         self._touch_ns = self._longest_ns = 0
+        self._credit_ns = CREDIT_NS
