@@ -302,12 +302,24 @@ def doctor(as_json: bool) -> None:
 @click.option("--other-machine", is_flag=True, help="Compare although the machines differ.")
 @click.option("--all", "everything", is_flag=True, help="Show unchanged cases as well.")
 def compare(base: Path, new: Path, everything: bool, **options: Any) -> None:
-    """Compare two result files; exit 1 when something is significantly worse."""
+    """Compare two result files; exit 1 when something is significantly worse.
+
+    What is less than the scatter between runs takes several of each, taken by turns (base, new,
+    base, new, ...): BASE and NEW are directories of result files then, at least 4 in each.
+    """
     from shmbench.compare import compare as compare_files
     from shmbench.report.tables import comparison_table
     from shmbench.results import load
+    from shmbench.turns import compare_turns, load_runs
 
-    comparison = compare_files(load(base), load(new), **options)
+    if base.is_dir() != new.is_dir():
+        raise UsageError(
+            f"of {base} and {new} one is a directory", "give two result files, or two directories"
+        )
+    if base.is_dir():
+        comparison = compare_turns(load_runs(base), load_runs(new), **options)
+    else:
+        comparison = compare_files(load(base), load(new), **options)
     _show(comparison_table(comparison, everything=everything))
     if comparison.regressions:
         sys.exit(1)

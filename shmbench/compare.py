@@ -34,7 +34,6 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,6 +49,8 @@ from shmbench.results import Limit, Result, ResultFile
 Direction = Literal[
     "worse", "better", "no change", "undecided", "only in base", "only in new", "failed"
 ]
+
+Key = tuple[Case, int]  # a case, and its turn where a run has it more than once
 
 RESAMPLES = 2000
 RUN_SHARE = 0.5
@@ -131,29 +132,34 @@ def compare(
     Raises:
         UsageError: the machines differ, or confidence or threshold make no sense.
     """
+    check_options(confidence, threshold)
+    old, now = by_case(base), by_case(new)
+    pairs = pair_up(old, now, confidence)
+    return Comparison(
+        rows=[
+            *(
+                pairs[key].row(threshold) if key in pairs else single(result, "only in new")
+                for key, result in now.items()
+            ),
+            *(single(result, "only in base") for key, result in old.items() if key not in now),
+        ],
+        confidence=confidence,
+        threshold=threshold,
+        drift=median_ratio([pair.shift for pair in pairs.values() if pair.comparable]),
+        causes=causes_of(base, new, other_machine),
+    )
+
+
+def check_options(confidence: float, threshold: float) -> None:
+    """Refuse with a UsageError what makes no sense."""
     if not 0 < confidence < 1:
         raise UsageError(f"confidence is {confidence}", "give a number between 0 and 1, like 0.95")
     if not 0 <= threshold < math.inf:
         raise UsageError(f"threshold is {threshold}", "give a ratio from 0 on, like 0.05 for 5 %")
-    causes = _causes(base, new, other_machine)
-    old = _by_case(base.results)
-    now = _by_case(new.results)
-    pairs = [_Pair(old[key], now[key]) for key in now if key in old]
-    _judge_together([pair for pair in pairs if pair.comparable], confidence)
-    rows = {id(pair.new): pair.row(threshold) for pair in pairs}
-    return Comparison(
-        rows=[
-            *(rows.get(id(result)) or _single(result, "only in new") for result in now.values()),
-            *(_single(result, "only in base") for key, result in old.items() if key not in now),
-        ],
-        confidence=confidence,
-        threshold=threshold,
-        drift=_median_ratio([pair.shift for pair in pairs if pair.comparable]),
-        causes=causes,
-    )
 
 
-def _causes(base: ResultFile, new: ResultFile, other_machine: bool) -> list[str]:
+def causes_of(base: ResultFile, new: ResultFile, other_machine: bool) -> list[str]:
+    """What else changed between the runs; a UsageError where the machine did, unless allowed."""
     differences = machine.differences(base.machine, new.machine)
     if differences and not other_machine:
         raise UsageError(
@@ -163,26 +169,33 @@ def _causes(base: ResultFile, new: ResultFile, other_machine: bool) -> list[str]
     return [*differences, *machine.changes(base.machine, new.machine)]
 
 
-def _by_case(results: Sequence[Result]) -> dict[tuple[Case, int], Result]:
+def by_case(file: ResultFile) -> dict[Key, Result]:
     """Results by their case; a case that was measured twice is told apart by its turn."""
     turns: Counter[Case] = Counter()
     found = {}
-    for result in results:
+    for result in file.results:
         case = result.case()
         found[case, turns[case]] = result
         turns[case] += 1
     return found
 
 
-def _single(result: Result, direction: Direction) -> Row:
+def single(result: Result, direction: Direction) -> Row:
+    """The row of a case that one run has only."""
     median = result.median
     if direction == "only in new":
         return Row(case=result.case(), direction=direction, new=median)
     return Row(case=result.case(), direction=direction, base=median)
 
 
-class _Pair:
-    """A case that both runs have."""
+class Pair:
+    """A case that both runs have.
+
+    Attributes:
+        comparable: both have a figure; without, there is nothing of what follows.
+        shift: log of new over base, medians of groups.
+        drift: log of how much slower the machine was, by this case's measure; see `pair_up`.
+    """
 
     def __init__(self, base: Result, new: Result) -> None:
         self.base = base
@@ -201,6 +214,23 @@ class _Pair:
     def groups(self) -> int:
         """Process groups in the run that has fewer."""
         return min(len(samples) for samples in self.samples)
+
+    @property
+    def untrusted(self) -> str:
+        """The run that calls its own figure untrusted; empty where neither does."""
+        for run, result in (("new", self.new), ("base", self.base)):
+            if "untrusted" in result.flags:
+                return run
+        return ""
+
+    @property
+    def moved(self) -> str:
+        """How much further apart the CPUs were in the new run; empty where they were not."""
+        base, new = self.base.hand_over, self.new.hand_over
+        if not base or not new or alike(base, new):
+            return ""
+        moved = f"the CPUs were {new / base:.2g} times as far apart as in the base run"
+        return f"{moved}: a hand-over took {1e9 * new:.0f} ns, not {1e9 * base:.0f} ns"
 
     def _same_limit(self) -> tuple[Limit, Limit] | None:
         """The limit in both runs; None where they don't state the same one."""
@@ -233,7 +263,7 @@ class _Pair:
         case = self.new.case()
         base, new = self.base.median, self.new.median
         if not self.comparable:
-            return Row(case=case, direction="failed", base=base, new=new, reason=self._failure())
+            return Row(case=case, direction="failed", base=base, new=new, reason=self.failure())
         direction, reason = self._verdict(threshold)
         older, newer = self.samples
         return Row(
@@ -252,41 +282,58 @@ class _Pair:
             reason=reason,
         )
 
-    def _failure(self) -> str:
+    def failure(self) -> str:
+        """Why there is no figure in one of them."""
         for run, result in (("new", self.new), ("base", self.base)):
             if result.error is not None:
                 return f"{run}: {result.error.message}"
         return "no samples, or a median that is not positive"
 
     def _verdict(self, threshold: float) -> tuple[Direction, str]:
-        for run, result in (("new", self.new), ("base", self.base)):
-            if "untrusted" in result.flags:
-                return "undecided", f"the {run} run calls its own figure untrusted"
+        if self.untrusted:
+            return "undecided", f"the {self.untrusted} run calls its own figure untrusted"
         beyond = math.log1p(threshold)
         if abs(self.shift) <= beyond:
             return "no change", ""
         if math.isinf(self.half_width):
             return "undecided", f"needs at least 2 process groups a run, has {self.groups}"
-        # Towards worse, both have to be above; towards better, both below.
-        sign = math.copysign(1.0, self.shift)
-        steady = sign * (self.shift - self.drift)
-        sure = abs(self.shift) > self.half_width
-        sure_steady = steady > self.half_width_steady
-        if self.to_limit is not None:
-            as_measured = self.half_width < self.half_width_steady and abs(self.drift) <= beyond
-            sure = sure_steady = sure if as_measured else sure_steady
-        if steady <= beyond:
-            return "undecided", self._what_drifted()
-        if not (sure and sure_steady):
-            return "undecided", "within the noise of these runs"
-        return ("worse" if sign > 0 else "better"), ""
+        direction, reason = judge(
+            self.shift,
+            self.drift,
+            (self.half_width, self.half_width_steady),
+            beyond,
+            surer_one=self.to_limit is not None,
+        )
+        return direction, self.moved if self.moved and "drift" in reason else reason
 
-    def _what_drifted(self) -> str:
-        base, new = self.base.hand_over, self.new.hand_over
-        if base and new and not alike(base, new):
-            moved = f"the CPUs were {new / base:.2g} times as far apart as in the base run"
-            return f"{moved}: a hand-over took {1e9 * new:.0f} ns, not {1e9 * base:.0f} ns"
-        return f"not beyond the machine's own drift of {math.exp(self.drift):.2f}x"
+
+def judge(
+    shift: float,
+    drift: float,
+    half_widths: tuple[float, float],
+    beyond: float,
+    *,
+    surer_one: bool,
+) -> tuple[Direction, str]:
+    """Rule 5, of a shift that is beyond the threshold: the direction, and why it is undecided.
+
+    Args:
+        half_widths: of the intervals of shift, and of shift less drift.
+        beyond: the threshold, as a log ratio.
+        surer_one: only the surer of the two has to be significant.
+    """
+    # Towards worse, both have to be above; towards better, both below.
+    sign = math.copysign(1.0, shift)
+    steady = sign * (shift - drift)
+    sure, sure_steady = abs(shift) > half_widths[0], steady > half_widths[1]
+    if surer_one:
+        as_measured = half_widths[0] < half_widths[1] and abs(drift) <= beyond
+        sure = sure_steady = sure if as_measured else sure_steady
+    if steady <= beyond:
+        return "undecided", f"not beyond the machine's own drift of {math.exp(drift):.2f}x"
+    if not (sure and sure_steady):
+        return "undecided", "within the noise of these runs"
+    return ("worse" if sign > 0 else "better"), ""
 
 
 def _has_figure(result: Result) -> bool:
@@ -298,14 +345,21 @@ def _has_figure(result: Result) -> bool:
     )
 
 
-def _judge_together(pairs: list[_Pair], confidence: float) -> None:
+def pair_up(base: dict[Key, Result], new: dict[Key, Result], confidence: float) -> dict[Key, Pair]:
+    """The cases that both runs have, with drift and intervals that hold together."""
+    found = {key: Pair(base[key], result) for key, result in new.items() if key in base}
+    _judge_together([pair for pair in found.values() if pair.comparable], confidence)
+    return found
+
+
+def _judge_together(pairs: list[Pair], confidence: float) -> None:
     """Set drift and the half-width of the interval in every pair."""
     if not pairs:
         return
     shifts = np.array([pair.shift for pair in pairs])
     scatter = min(_scatter(shifts), SCATTER_MAX) if len(pairs) >= MANY_CASES else 0.0
     limits = [drift for pair in pairs if (drift := pair.limit_drift()) is not None]
-    each = 1 - (1 - confidence) / len(pairs)
+    each = of_each(confidence, len(pairs))
     for index, pair in enumerate(pairs):
         others = np.delete(shifts, index)
         limit_drift = pair.limit_drift()
@@ -317,7 +371,7 @@ def _judge_together(pairs: list[_Pair], confidence: float) -> None:
             pair.drift = float(np.median(limits))
         if pair.groups < 2:
             continue
-        quantile = _student_t(each, sum(len(samples) - 1 for samples in pair.samples))
+        quantile = student_t(each, sum(len(samples) - 1 for samples in pair.samples))
         variance = _variance(pair.samples, scatter)
         pair.half_width = quantile * math.sqrt(variance)
         if pair.to_limit is not None:
@@ -327,18 +381,24 @@ def _judge_together(pairs: list[_Pair], confidence: float) -> None:
         pair.half_width_steady = quantile * math.sqrt(variance)
 
 
+def of_each(confidence: float, cases: int) -> float:
+    """The confidence of each interval, so that all hold together (Bonferroni)."""
+    return 1 - (1 - confidence) / cases
+
+
 def _shift(runs: list[NDArray[np.float64]]) -> float:
     return float(np.median(runs[1]) - np.median(runs[0]))
 
 
 def _variance(runs: list[NDArray[np.float64]], scatter: float) -> float:
     """Of the shift between two runs' medians; between runs it is `scatter` at least."""
-    within = sum(_median_variance(samples) for samples in runs)
+    within = sum(median_variance(samples) for samples in runs)
     between = RUN_SHARE * sum(_robust_variance(samples) for samples in runs)
     return within + max(between, scatter**2)
 
 
-def _median_ratio(shifts: list[float]) -> float | None:
+def median_ratio(shifts: list[float]) -> float | None:
+    """Of log ratios; None where there are none."""
     return math.exp(float(np.median(shifts))) if shifts else None
 
 
@@ -356,7 +416,7 @@ def _robust_variance(samples: NDArray[np.float64]) -> float:
     return (1.4826 * count / (count - 0.8) * deviation) ** 2
 
 
-def _median_variance(samples: NDArray[np.float64]) -> float:
+def median_variance(samples: NDArray[np.float64]) -> float:
     """Of the median, by bootstrap over groups."""
     ordered = np.sort(samples)
     low, high = _resampled_middles(len(samples))
@@ -375,7 +435,7 @@ def _resampled_middles(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 
 @functools.cache
-def _student_t(confidence: float, degrees: int) -> float:
+def student_t(confidence: float, degrees: int) -> float:
     """Two-sided quantile of Student's t, for whole degrees of freedom.
 
     Source: the probability is the finite series 26.7.3 and 26.7.4 of Abramowitz and Stegun,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sample_results import sample_file, sample_machine, sample_result
 
-from shmbench.compare import Comparison, _student_t, compare
+from shmbench.compare import Comparison, compare, student_t
 from shmbench.errors import UsageError
 from shmbench.results import SCHEMA, Failure, Limit, Result, ResultFile
 
@@ -274,7 +274,7 @@ class TestMachines:
 def test_the_quantiles_of_student_are_those_of_the_tables(
     confidence: float, degrees: int, quantile: float
 ) -> None:
-    assert _student_t(confidence, degrees) == pytest.approx(quantile, abs=6e-4)
+    assert student_t(confidence, degrees) == pytest.approx(quantile, abs=6e-4)
 
 
 class Simulation:

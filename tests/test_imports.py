@@ -17,7 +17,7 @@ LAYERS = (
     ("asv_site",),
     ("slurm", "preflight", "asv_export"),
     ("session", "session_mpi", "catalogue"),
-    ("report", "compare", "doctor"),
+    ("report", "turns", "compare", "doctor"),
     ("tune", "tracking"),
     ("runner",),
     ("worker", "job", "across", "watchdog"),
