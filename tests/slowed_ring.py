@@ -79,11 +79,16 @@ def slowed_copy(folder: Path) -> Path:
     return copy
 
 
-def steps_for(share: float, copy: Path) -> int:
-    """How many steps give that slowed copy's ring `share` more latency for 8 B: measured."""
+def steps_for(share: float, copy: Path, base: Path = ROOT) -> int:
+    """How many steps give that slowed copy's ring `share` more latency for 8 B: measured.
+
+    Args:
+        base: slower than what; the copy itself, without steps, tells the delay alone: that the
+            loop has other code changes its latency too, by some nanoseconds either way.
+    """
     steps, too_few, too_many, seen = round(share * 80), 0, 100, []
     for _ in range(_TRIES):
-        found = _slowed_by(copy, steps)
+        found = _slowed_by(base, copy, steps)
         seen.append(f"{steps} steps: {found:.1%}")
         if abs(found - share) <= _WITHIN:
             print("; ".join(seen))
@@ -99,12 +104,13 @@ def steps_for(share: float, copy: Path) -> int:
     raise AssertionError(f"no delay of {share:.0%} found: {'; '.join(seen)}")
 
 
-def _slowed_by(copy: Path, steps: int) -> float:
-    """How much slower that copy's ring is than this one's: measured in turns."""
-    times: dict[Path, list[float]] = {ROOT: [], copy: []}
+def _slowed_by(base: Path, copy: Path, steps: int) -> float:
+    """How much slower that copy's ring is than the base's: measured in turns."""
+    sides = ((base, 0), (copy, steps))
+    times: list[list[float]] = [[], []]
     for _ in range(_PAIRS):
-        for package, samples in times.items():
-            environment = {"PYTHONPATH": str(package), "RING_DELAY": str(steps)}
+        for samples, (package, delay) in zip(times, sides, strict=True):
+            environment = {"PYTHONPATH": str(package), "RING_DELAY": str(delay)}
             samples += json.loads(
                 subprocess.check_output(
                     [sys.executable, "-c", _MEASURE],
@@ -112,5 +118,5 @@ def _slowed_by(copy: Path, steps: int) -> float:
                     env={**os.environ, **environment, "ASV_ENV_DIR": str(copy)},
                 )
             )
-    base, slowed = (statistics.median(samples) for samples in times.values())
-    return slowed / base - 1
+    usual, slowed = (statistics.median(samples) for samples in times)
+    return slowed / usual - 1
