@@ -200,7 +200,7 @@ class Pair:
     def __init__(self, base: Result, new: Result) -> None:
         self.base = base
         self.new = new
-        self.comparable = _has_figure(base) and _has_figure(new)
+        self.comparable = has_figure(base) and has_figure(new)
         # Set by _judge_together:
         self.half_width = math.inf  # of the interval of shift
         self.half_width_steady = math.inf  # of the interval of shift - drift
@@ -297,14 +297,14 @@ class Pair:
             return "no change", ""
         if math.isinf(self.half_width):
             return "undecided", f"needs at least 2 process groups a run, has {self.groups}"
-        direction, reason = judge(
+        return judge(
             self.shift,
             self.drift,
             (self.half_width, self.half_width_steady),
             beyond,
             surer_one=self.to_limit is not None,
+            moved=self.moved,
         )
-        return direction, self.moved if self.moved and "drift" in reason else reason
 
 
 def judge(
@@ -314,6 +314,7 @@ def judge(
     beyond: float,
     *,
     surer_one: bool,
+    moved: str = "",
 ) -> tuple[Direction, str]:
     """Rule 5, of a shift that is beyond the threshold: the direction, and why it is undecided.
 
@@ -321,6 +322,7 @@ def judge(
         half_widths: of the intervals of shift, and of shift less drift.
         beyond: the threshold, as a log ratio.
         surer_one: only the surer of the two has to be significant.
+        moved: what to say instead of a drift, where it is known.
     """
     # Towards worse, both have to be above; towards better, both below.
     sign = math.copysign(1.0, shift)
@@ -330,13 +332,15 @@ def judge(
         as_measured = half_widths[0] < half_widths[1] and abs(drift) <= beyond
         sure = sure_steady = sure if as_measured else sure_steady
     if steady <= beyond:
-        return "undecided", f"not beyond the machine's own drift of {math.exp(drift):.2f}x"
+        drifted = f"not beyond the machine's own drift of {math.exp(drift):.2f}x"
+        return "undecided", moved or drifted
     if not (sure and sure_steady):
         return "undecided", "within the noise of these runs"
     return ("worse" if sign > 0 else "better"), ""
 
 
-def _has_figure(result: Result) -> bool:
+def has_figure(result: Result) -> bool:
+    """Did the case come to an end, with a figure that ratios can be made of?"""
     return (
         result.error is None
         and result.median is not None

@@ -7,10 +7,12 @@ seen. A turn is a run of the base and the run of the new one beside it, and one 
 1. In each turn a case has the log ratio of `shmbench.compare`, as measured and less the drift of
    the machine in that turn (its rules 1 and 4).
 2. A turn doesn't count for a case that one of its runs calls untrusted, or whose first two ranks'
-   CPUs were further apart in one run than in the other: a hypervisor had moved them.
+   CPUs were further apart in one run than in the other (a hypervisor had moved them), or that
+   failed in the base run. One that failed in a new run has failed, however often it did not.
 3. The ratio is the median over the turns. Its interval is Student's t, for one turn less, times the
    standard error by bootstrap over turns, at a confidence corrected for the number of cases.
-4. Worse or better is what rule 5 there calls so, the surer of the two measures being enough.
+4. Worse or better is what rule 5 there calls so, the surer of the two measures being enough. The
+   effect is the share of turns in which the new run is slower, less that in which it is faster.
 """
 
 from __future__ import annotations
@@ -111,6 +113,13 @@ def _causes(
     return list(dict.fromkeys(causes))
 
 
+def _why_not(pair: Pair) -> str:
+    """Why this turn doesn't count; empty where it does."""
+    if not pair.comparable:
+        return pair.failure()
+    return pair.moved or (f"the {pair.untrusted} run is untrusted" if pair.untrusted else "")
+
+
 def _row(turns: list[Pair], confidence: float, threshold: float) -> Row:
     case = turns[-1].new.case()
     medians = [
@@ -118,16 +127,21 @@ def _row(turns: list[Pair], confidence: float, threshold: float) -> Row:
         for side in ([pair.base for pair in turns], [pair.new for pair in turns])
     ]
     base, new = (float(np.median(side)) if side else None for side in medians)
-    broken = [pair for pair in turns if not pair.comparable]
+    broken = [pair for pair in turns if not two.has_figure(pair.new)]
     if broken:
         reason = f"in {len(broken)} of {len(turns)} turns; {broken[-1].failure()}"
         return Row(case=case, direction="failed", base=base, new=new, reason=reason)
-    good = [pair for pair in turns if not pair.untrusted and not pair.moved]
+    good, left_out = [], []
+    for pair in turns:
+        why = _why_not(pair)
+        if why:
+            left_out.append(why)
+        else:
+            good.append(pair)
     if len(good) < TURNS_MIN:
-        whys = [
-            pair.moved or f"{pair.untrusted} run untrusted" for pair in turns if pair not in good
-        ]
-        reason = f"only {len(good)} turns count, of {TURNS_MIN} at least; {''.join(whys[:1])}"
+        reason = "; ".join(
+            [f"only {len(good)} turns count, of {TURNS_MIN} at least", *left_out[:1]]
+        )
         return Row(case=case, direction="undecided", base=base, new=new, reason=reason)
     shifts = np.array([pair.shift for pair in good])
     steady = shifts - np.array([pair.drift for pair in good])

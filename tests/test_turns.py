@@ -119,6 +119,17 @@ class TestVerdicts:
         assert comparison.regressions == comparison.rows
         assert comparison.rows[0].reason == f"in 1 of {TURNS} turns; new: it died"
 
+    def test_a_case_that_failed_in_the_base_only_is_no_regression(self) -> None:
+        base = steady(1)
+        base[3].results[0].error = Failure(type="PeerFailed", message="it died")
+        assert compare_turns(base, steady(1.1)).rows[0].direction == "worse"
+        assert compare_turns(base, steady(1.0)).regressions == []
+        for run in base:
+            run.results[0].error = Failure(type="PeerFailed", message="it died")
+        (row,) = compare_turns(base, steady(1.1)).rows
+        assert row.direction == "undecided"
+        assert "base: it died" in row.reason
+
     def test_cases_that_one_side_lacks_are_named(self) -> None:
         base, new = steady(1, message_bytes=8), steady(1, message_bytes=64)
         directions = [row.direction for row in compare_turns(base, new).rows]
