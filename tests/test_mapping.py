@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 from needs import need
 
 from shmbench import policy
+from shmbench.measure.eviction import evict
 from shmbench.native import memory
 
 PAGE = memory.PAGE_BYTES
@@ -429,11 +430,11 @@ def cold_file(tmp_path, size):
     path = tmp_path / "cold"
     content = write(path, size)
     fd = os.open(path, os.O_RDWR)
-    os.fsync(fd)
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    cached = memory.cachestat(fd).cached
+    evicted = evict(fd, size)
     os.close(fd)
-    need(cached == 0, f"{tmp_path} is not on a device", "run pytest with --basetemp on a disk")
+    need(
+        evicted.after == 0, f"{tmp_path} is not on a device", "run pytest with --basetemp on a disk"
+    )
     return path, content
 
 

@@ -2,7 +2,8 @@
 
 posix_fadvise(2) with POSIX_FADV_DONTNEED is a request: pages that are dirty, locked, mapped by
 anybody, or just being looked at stay. tmpfs and ramfs have nowhere to put them and ignore it. So
-the pages are counted before and after: by cachestat(2), or by mincore(2) before Linux 6.5.
+the pages are counted before and after: by cachestat(2), or by mincore(2) before Linux 6.5. A file
+on DAX has no pages there, and counts as one whose pages can't go.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ _PAUSE_S = 0.002
 _RESIDENT_SHARE_MAX = 0.001
 
 
+Proof = Literal["cachestat", "mincore", "dax"]
+
+
 class Residency(NamedTuple):
     """How many of a file's pages are in memory, and which call says so.
 
@@ -28,7 +32,7 @@ class Residency(NamedTuple):
     """
 
     pages: int
-    proof: Literal["cachestat", "mincore"]
+    proof: Proof
 
 
 class Eviction(NamedTuple):
@@ -37,7 +41,7 @@ class Eviction(NamedTuple):
     pages: int
     before: int
     after: int
-    proof: Literal["cachestat", "mincore"]
+    proof: Proof
 
     @property
     def proven(self) -> bool:
@@ -51,6 +55,8 @@ def residency(fd: int, size_bytes: int) -> Residency:
     Raises:
         OSError: the file can't be mapped.
     """
+    if memory.is_dax(fd):
+        return Residency(-(-size_bytes // PAGE_BYTES), "dax")
     try:
         return Residency(memory.cachestat(fd).cached, "cachestat")
     except OSError:  # before Linux 6.5, or somebody else's file

@@ -26,6 +26,7 @@ cdef extern from *:
     #include <sys/uio.h>
     #include <time.h>
     #include <unistd.h>
+    #include "dax.h"
     #include "userfaultfd.h"
     #include "willneed.h"
     #ifndef MADV_POPULATE_READ
@@ -40,8 +41,9 @@ cdef extern from *:
     static int shm_always_in_memory(int fd) {
         struct statfs found;
         struct sysinfo node;
-        return fd >= 0 && !fstatfs(fd, &found) && found.f_type == TMPFS_MAGIC && !sysinfo(&node) &&
-               node.totalswap == 0;
+        if (fd < 0) return 0;
+        return shm_is_dax(fd) || (!fstatfs(fd, &found) && found.f_type == TMPFS_MAGIC &&
+                                  !sysinfo(&node) && node.totalswap == 0);
     }
 
     /* Are all bytes of the range in the page cache? 1, 0, -1: the file ends before (told where it
@@ -58,7 +60,7 @@ cdef extern from *:
             struct stat found;
             if (fstat(fd, &found)) return 0;
             if (found.st_size <= last) return -1;
-            if (found.st_blocks * 512 >= found.st_size) return 3;
+            if (found.st_blocks * 512 >= found.st_size || shm_is_dax(fd)) return 3;
         }
         if (!*known) return 2;
         if (syscall(SYS_cachestat, fd, range, found, 0)) {

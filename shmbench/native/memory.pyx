@@ -28,6 +28,7 @@ cdef extern from *:
     #include <sys/syscall.h>
     #include <sys/uio.h>
     #include <unistd.h>
+    #include "dax.h"
 
     /* Old headers lack the newer calls. Their numbers are the same on every architecture but alpha. */
     #ifndef SYS_process_madvise
@@ -109,6 +110,7 @@ cdef extern from *:
     int c_mincore "mincore"(void *address, size_t length, unsigned char *pages) nogil
     long shm_process_madvise(int pidfd, iovec *ranges, size_t count, int advice) nogil
     long shm_do_cachestat(int fd, shm_cachestat_range *range, shm_cachestat *found) nogil
+    bint shm_is_dax(int fd) nogil
     long shm_mbind(void *address, size_t length, int mode, unsigned long *nodes, unsigned long bits) nogil
     int shm_do_scan(int fd, shm_scan *scan) nogil
     uint64_t shm_touch_read(const unsigned char *p, size_t length, size_t stride) nogil
@@ -393,6 +395,14 @@ def cachestat(int fd, uint64_t offset=0, uint64_t length=0) -> CacheStat:
     return CacheStat(
         found.cached, found.dirty, found.writeback, found.evicted, found.recently_evicted
     )
+
+
+def is_dax(int fd) -> bool:
+    """statx(2), Linux 5.8: is the file mapped where it lies, without the page cache?"""
+    cdef bint found
+    with nogil:
+        found = shm_is_dax(fd)
+    return found
 
 
 def pagemap_scan(

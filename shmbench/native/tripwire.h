@@ -30,6 +30,8 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "dax.h"
+
 enum { SHM_TRIPWIRES = 1024 };
 
 struct shm_tripwire {
@@ -141,7 +143,8 @@ static struct shm_tripwire *shm_tripwire_set(int fd, uint64_t offset, int in_mem
         if (wire->page) continue;
         void *page = mmap(NULL, shm_tripwire_page, PROT_READ, MAP_SHARED, fd, (off_t)offset);
         if (page == MAP_FAILED) return NULL;
-        if (!in_memory && (mincore(page, shm_tripwire_page, &there) || !(there & 1))) {
+        if (!in_memory && !shm_is_dax(fd) &&
+            (mincore(page, shm_tripwire_page, &there) || !(there & 1))) {
             munmap(page, shm_tripwire_page);
             *now = 0;
             return NULL;

@@ -109,7 +109,8 @@ class _Pursuit:
         self._distance = distance
         self._budget_bytes = budget_bytes
         self._afterwards = afterwards
-        self._sees_cache = file is None or file.shows_residency()
+        self._always_there = file is not None and file.always_there
+        self._sees_cache = self._always_there or file is None or file.shows_residency()
 
     def groups(self) -> Generator[Iterator[memoryview]]:
         """Iterators of items that are ready, one after the other."""
@@ -125,7 +126,8 @@ class _Pursuit:
         order, count = self._order, _WARM_FIRST
         while items := order.known(count):
             step = max(1, items // _WARM_SAMPLES)
-            if not native.in_memory(self._address, order.starts, order.stops, 0, items, step):
+            view = (self._address, order.starts, order.stops)
+            if not self._always_there and not native.in_memory(*view, 0, items, step):
                 return
             if self._file is not None:
                 self._file.check(order.starts[:items], order.stops[:items], self.stats.items)
@@ -258,6 +260,7 @@ class _File:
     def __init__(self, fd: int, offset: int, length: int) -> None:
         self._fd = fd
         self._offset = offset
+        self.always_there = kernel.is_dax(fd)
         self.reach = Reach(fd, offset, length)
 
     def path(self) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
+
+from shmbench.native.memory import is_dax
 
 
 @dataclass(frozen=True)
@@ -32,3 +35,14 @@ def mount_of(path: str) -> Mount | None:
         if inside and (found is None or len(part.mountpoint) >= len(found.point)):
             found = Mount(part.mountpoint, part.fstype, part.opts)
     return found
+
+
+def new_files_are_dax(directory: str) -> bool:
+    """Are files that are made here mapped where they lie (DAX)? False where none can be made."""
+    with suppress(OSError):
+        fd = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC)
+        try:
+            return is_dax(fd)
+        finally:
+            os.close(fd)
+    return False

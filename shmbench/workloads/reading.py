@@ -22,7 +22,7 @@ from shmbench.native.clock import monotonic_ns
 from shmbench.native.memory import PAGE_BYTES
 from shmbench.native.scan import Consumer
 from shmbench.regions.fixture import Fixture, FixtureSpec
-from shmbench.regions.mounts import mount_of
+from shmbench.regions.mounts import mount_of, new_files_are_dax
 from shmbench.workloads import Context, Workload
 from shmbench.workloads.patterns import Offsets
 from shmbench.workloads.policies import POLICIES, READING, Target
@@ -33,12 +33,19 @@ _MIB = 1 << 20
 def not_evictable(directory: str | None) -> Unavailable | None:
     """Why a file in this directory can't be made cold; None when nothing is known against it."""
     mount = mount_of(directory) if directory is not None else None
-    if mount is None or not mount.in_memory:
+    if directory is None or mount is None:
         return None
-    return Unavailable(
-        f"{directory} is on {mount.filesystem}: its files are memory, so they are never cold",
-        "choose a --dir on a disk, or --cache warm",
-    )
+    remedy = "choose a --dir on a disk, or --cache warm"
+    if mount.in_memory:
+        why = f"{directory} is on {mount.filesystem}: its files are memory, so they are never cold"
+        return Unavailable(why, remedy)
+    if new_files_are_dax(directory):
+        why = (
+            f"{directory} is on {mount.filesystem} with DAX: its files are mapped where they lie, "
+            "without the page cache, so they are never cold"
+        )
+        return Unavailable(why, remedy)
+    return None
 
 
 def read_bytes() -> int:
