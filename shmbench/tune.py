@@ -30,7 +30,7 @@ from shmbench.workloads import WORKLOADS
 from shmbench.workloads.policies import POLICIES, READING, Policy
 
 _KNOWN_ORDER = "guided"
-_WHOLE_FILE = ("willneed", "populate")
+_WHOLE_FILE = ("willneed", "populate", "populate_parallel")
 _MEMORY_SHARE = 0.5
 
 

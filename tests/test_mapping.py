@@ -211,6 +211,31 @@ def test_a_full_file_system_is_an_error_with_the_path(tmp_path):
         os.system(f"umount -l {small}")
 
 
+@pytest.mark.parametrize("threads", [1, 3, 200])
+def test_many_threads_populate_what_one_would(tmp_path, threads):
+    path = tmp_path / "file"
+    size = 9 << 20
+    content = write(path, size)
+    with policy.open(path, hint="none") as mapping:
+        mapping.populate(3 * PAGE + 5, 7 << 20, threads=threads)
+        with open("/proc/self/pagemap", "rb") as file:
+            file.seek(mapping.address // PAGE * 8)
+            present = np.frombuffer(file.read(size // PAGE * 8), np.uint64) >> 63
+        assert present[3 : 4 + (7 << 20) // PAGE].all()
+        assert mapping.read(0, size) == content
+        for bad in (0, -1):
+            with pytest.raises(ValueError, match="threads"):
+                mapping.populate(threads=bad)
+        os.truncate(path, 5 << 20)
+        with pytest.raises(OSError, match="the file ends at") as caught:
+            mapping.populate(threads=threads)
+        assert (caught.value.errno, caught.value.filename) == (errno.EFAULT, str(path))
+    memory_of_ours = np.zeros(8 << 20, np.uint8)
+    with policy.attach(memory_of_ours, hint="none") as attached:
+        attached.populate(write=True, threads=threads)
+    assert not memory_of_ours.any()
+
+
 def test_reads_beyond_a_mapping_follow_a_file_that_grew(tmp_path):
     path = tmp_path / "file"
     content = write(path, 5000)

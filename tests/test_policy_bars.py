@@ -239,14 +239,18 @@ def test_reopening_a_small_file_beats_mmap_and_read(tmp_path: Path) -> None:
 
 
 def test_the_first_write_to_memory(tmp_path: Path) -> None:
+    def check(found: dict[str, Row]) -> bool:
+        row = found["first_touch"]
+        # One CPU saves no more than the faults: where clearing a page takes ten times as long, that
+        # is not enough.
+        best = max(row.times("populate"), row.times("populate_parallel"))
+        return best >= 1.3 and row.times("mapped") >= 10
+
     holds(
         tmp_path,
-        lambda found: (
-            found["first_touch"].times("populate") >= 1.3
-            and found["first_touch"].times("mapped") >= 10
-        ),
-        *("--workload", "first_touch", "--policy", "none,populate", "--region", "anonymous"),
-        *("--driver", "native", "--file-size", "1G", "--budget", "30"),
+        check,
+        *("--workload", "first_touch", "--policy", "none,populate,populate_parallel"),
+        *("--region", "anonymous", "--driver", "native", "--file-size", "1G", "--budget", "30"),
     )
 
 

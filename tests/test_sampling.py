@@ -51,6 +51,7 @@ class Script:
     batches: list = field(default_factory=list)  # (iterations, elapsed_ns)
     prepared: list = field(default_factory=list)  # iterations
     fixed_iterations: object = None
+    batches_together: int = 1
 
     def cost_ns(self, iterations):
         cost = self.iteration_ns
@@ -96,7 +97,8 @@ def test_a_batch_lasts_as_long_as_wanted_or_is_a_single_iteration(iteration_ns):
     taken = script.sample()
     for batch in taken.batches:
         assert batch.iterations == 1 or 3 * MS < batch.elapsed_ns < 8 * MS
-        assert batch.iterations * iteration_ns > 3 * MS or batch.elapsed_ns > 3 * MS
+        # One of 2.7 ms is nearer to the 4 ms that are wanted than two.
+        assert batch.elapsed_ns > 2.6 * MS
     assert taken.seconds == pytest.approx(iteration_ns * 1e-9, rel=0.01)
     assert taken.flags == []
     assert len(script.batches) < 40
@@ -189,6 +191,21 @@ def test_with_fixed_iterations_every_batch_counts_from_the_first_on(iteration_ns
     assert taken.seconds == pytest.approx(iteration_ns * 1e-9)
 
 
+@pytest.mark.parametrize(("second_ns", "hog"), [(1000.0, ()), (1000.0, (2, 5)), (5e9, ())])
+def test_batches_that_belong_together_are_measured_together(second_ns, hog):
+    script = Script(
+        lambda number, _: second_ns if number % 2 else second_ns / 2,
+        hog=hog,
+        fixed_iterations=1,
+        batches_together=2,
+    )
+    taken = script.sample()
+    assert len(taken.batches) % 2 == 0
+    assert len(taken.batches) == 2 or second_ns < 5e9
+    if not hog:
+        assert taken.seconds == pytest.approx(0.75 * second_ns * 1e-9)
+
+
 def test_each_batch_is_prepared_before_its_counters_are_read():
     script = Script(1000.0)
     taken = script.sample()
@@ -244,6 +261,7 @@ class Sleeper:
     """A subject in real time."""
 
     fixed_iterations = None
+    batches_together = 1
 
     def before_batch(self, iterations):
         pass

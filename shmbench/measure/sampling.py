@@ -42,9 +42,12 @@ class Subject(Protocol):
     Attributes:
         fixed_iterations: each batch has so many and there is no warm-up, because `before_batch`
             makes every batch begin alike; None: batches are calibrated.
+        batches_together: where iterations are fixed, so many batches are measured, or a multiple,
+            because each leaves behind what makes the next one faster or slower.
     """
 
     fixed_iterations: int | None
+    batches_together: int
 
     def before_batch(self, iterations: int) -> None:
         """Collective and untimed: bring about the state that the next batch begins with."""
@@ -63,7 +66,8 @@ class SamplingOptions(msgspec.Struct, frozen=True, kw_only=True):
         warmup_batches: how many batches the warm-up may take.
         stable_share: how much the last three batches may differ when it ends.
         group_s: calibration and warm-up end after half of this time, and measuring at its end;
-            but three batches are measured always, and one where iterations are fixed.
+            but three batches are measured always, and where iterations are fixed, as many as
+            belong together.
         iterations: each batch has so many, as other benchmarks do it; None: calibrated.
         warmup_iterations: where iterations are given, so many come before them, as one batch.
     """
@@ -230,14 +234,21 @@ def _warm_up(loop: _Loop, iterations: int, options: SamplingOptions) -> bool:
 
 
 def _measure(
-    loop: _Loop, iterations: int, options: SamplingOptions, batches_min: int
+    loop: _Loop, iterations: int, options: SamplingOptions, batches_min: int, together: int = 1
 ) -> list[Batch]:
-    """Batches until enough are undisturbed, the retries are used up, or the time is over."""
+    """Batches until enough are undisturbed, the retries are used up, or the time is over.
+
+    They may be a few more, so that their number is a multiple of `together`.
+    """
     batches: list[Batch] = []
     undisturbed = 0
-    while undisturbed < options.batches and len(batches) < options.batches + options.retries:
-        if loop.spent_s >= options.group_s and len(batches) >= batches_min:
-            break
+    while True:
+        if len(batches) >= batches_min and len(batches) % together == 0:
+            enough = undisturbed >= options.batches
+            if enough or len(batches) >= options.batches + options.retries:
+                break
+            if loop.spent_s >= options.group_s:
+                break
         batches.append(loop.run(iterations))
         undisturbed += not batches[-1].flags
     return batches
@@ -298,7 +309,8 @@ def sample(
     if subject.fixed_iterations is not None:
         # A batch may take seconds then, and nothing is learnt from those before it.
         settled = True
-        batches = _measure(loop, subject.fixed_iterations, options, 1)
+        together = subject.batches_together
+        batches = _measure(loop, subject.fixed_iterations, options, together, together)
     elif options.iterations is not None:
         settled = True
         if options.warmup_iterations:

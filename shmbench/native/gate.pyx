@@ -27,6 +27,7 @@ cdef extern from *:
     #include <time.h>
     #include <unistd.h>
     #include "dax.h"
+    #include "populate.h"
     #include "userfaultfd.h"
     #include "willneed.h"
     #ifndef MADV_POPULATE_READ
@@ -88,20 +89,6 @@ cdef extern from *:
         return now.tv_sec;
     }
 
-    static int shm_populate(uintptr_t address, size_t length, size_t page, int advice) {
-        if (madvise((void *)address, length, advice) == 0) return 0;
-        if (errno != EINVAL || advice != MADV_POPULATE_READ) return errno;
-        struct iovec to, from;   /* before Linux 5.14: a byte a page through the kernel */
-        char byte;
-        to.iov_base = &byte;
-        for (size_t i = 0; i < length; i += page) {
-            from.iov_base = (void *)(address + i);
-            to.iov_len = from.iov_len = 1;
-            if (process_vm_readv(getpid(), &to, 1, &from, 1, 0) != 1) return errno;
-        }
-        return 0;
-    }
-
     /* The kernel may refuse to populate pages that only userfaultfd's handler may map: they come
        first. Again, since the handler may have begun to handle faults in between. */
     static int shm_populate_handled(
@@ -133,6 +120,9 @@ cdef extern from *:
     uint64_t shm_now_ns() nogil
     long shm_coarse_seconds() nogil
     int shm_populate(uintptr_t address, size_t length, size_t page, int advice) nogil
+    int shm_populate_by(
+        uintptr_t address, size_t length, size_t page, int advice, int threads
+    ) nogil
     int shm_populate_handled(
         uintptr_t address, size_t length, size_t page, int advice, int userfaultfd
     ) nogil
@@ -523,18 +513,22 @@ cdef class Gate:
         self._doubt = DOUBT if there == 0 or self.exact else max(0, self._doubt - 1)
         return there
 
-    cdef int _populate(self, size_t offset, size_t length, int advice) except -1:
+    cdef int _populate(
+        self, size_t offset, size_t length, int advice, int threads=1
+    ) except -1:
         cdef uintptr_t start = (self.address + offset) & ~(self._page - 1)
         cdef uintptr_t end = (self.address + offset + length + self._page - 1) & ~(self._page - 1)
         cdef size_t n
         cdef int error = 0
         cdef bint ask_first = self.exact and end - start > self._page
         while start < end:
-            n = min(self._piece, end - start)
+            n = min(self._piece * threads, end - start)
             with nogil:
                 if ask_first:
                     shm_willneed(start, n)
-                if self.userfaultfd < 0:
+                if self.userfaultfd < 0 and threads > 1:
+                    error = shm_populate_by(start, n, self._page, advice, threads)
+                elif self.userfaultfd < 0:
                     error = shm_populate(start, n, self._page, advice)
                 else:
                     error = shm_populate_handled(start, n, self._page, advice, self.userfaultfd)
@@ -550,13 +544,14 @@ cdef class Gate:
             PyErr_CheckSignals()
         return 0
 
-    def populate(self, size_t offset, size_t length, bint write=False) -> int:
+    def populate(self, size_t offset, size_t length, bint write=False, int threads=1) -> int:
         """Map pages, present in the page cache or not; answers as `enter` does, never ASK.
 
         Args:
             offset: from the mapping's beginning.
             length: in bytes.
             write: ready to be written to: blocks of the file are allocated, pages are dirty.
+            threads: how many do it, the caller among them.
         """
         if offset > self.length or length > self.length - offset:
             return C_OUTSIDE
@@ -564,7 +559,7 @@ cdef class Gate:
             self.error = 0
             return C_SHRUNK
         advice = MADV_POPULATE_WRITE if write else MADV_POPULATE_READ
-        return C_SHRUNK if self._populate(offset, length, advice) else C_READY
+        return C_SHRUNK if self._populate(offset, length, advice, threads) else C_READY
 
     def expect_reads(self):
         """Somebody has begun to read the file in: what the page cache has may not be there yet."""

@@ -288,14 +288,31 @@ class Mapping:
             raise self._backing.why_not(offset, length, self._gate.error)
         return np.ndarray(shape, dtype, self._memory, offset)
 
-    def populate(self, offset: int = 0, length: int | None = None, *, write: bool = False) -> None:
-        """Map pages now, without the GIL; `write`: so that writing to them needs no fault either.
+    def populate(
+        self,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        write: bool = False,
+        threads: int = 1,
+    ) -> None:
+        """Map pages now, without the GIL.
+
+        Args:
+            offset: of the first byte.
+            length: in bytes; None: all that follows.
+            write: so that writing to them needs no fault either.
+            threads: how many do it at once, the caller among them, on the CPUs that it may use.
+                Fresh memory has to be cleared, and a CPU clears less than the memory could take.
 
         Raises:
             OSError: as `read`.
+            ValueError: fewer threads than one.
         """
+        if threads < 1:
+            raise ValueError(f"{threads} threads can't populate anything; 1 is the caller alone")
         length = max(0, self.size - offset) if length is None else length
-        if self._gate.populate(offset, length, write):
+        if self._gate.populate(offset, length, write, threads):
             raise self._backing.why_not(offset, length, self._gate.error)
 
     def advise(

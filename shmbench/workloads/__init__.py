@@ -78,6 +78,7 @@ class Workload(ABC):
     file_sizes: ClassVar[tuple[int, ...]] = ()  # unless others are asked for
     warm_limit: ClassVar[str | None] = None  # the policy that shows what its warm cases could be
     fixed_iterations: int | None = None  # each batch has so many; None: calibrated
+    batches_together: int = 1  # where iterations are fixed: see `sampling.Subject`
 
     @classmethod
     def links(cls, ranks: int) -> tuple[Link, ...]:

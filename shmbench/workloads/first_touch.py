@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 
 from shmbench.cases import Case
 from shmbench.errors import ValidationFailed
 from shmbench.native import memory, scan
 from shmbench.native.clock import monotonic_ns
+from shmbench.workloads import Context
 from shmbench.workloads.mappings import MappingWorkload
+from shmbench.workloads.reading import with_helpers
 
 
 class FirstTouch(MappingWorkload):
     """Map fresh memory and write a byte to each page.
 
     none: the writes fault page by page. populate: MADV_POPULATE_WRITE before the first write.
+    populate_parallel: the same by a thread on each CPU, as `policy.Mapping.populate` does it.
     mapped: the mapping is kept, and so are its pages: what reusing memory is worth.
     The python driver writes by one NumPy assignment.
     """
@@ -23,11 +28,16 @@ class FirstTouch(MappingWorkload):
     summary = "write to each page of fresh memory: anonymous, a file, a memfd, huge pages"
     operation = "page of 4 KiB"
     drivers = ("native", "python")
-    policies = ("none", "populate")
+    policies = ("none", "populate", "populate_parallel")
     warm_limit = "mapped"
     file_sizes = (256 << 20,)
     fixed_iterations = 1
     _STEP = 4096
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._cpu = context.cpus[context.group.rank]
+        self._helper_cpus = context.helper_cpus
 
     @classmethod
     def operations(cls, case: Case) -> int:
@@ -55,6 +65,8 @@ class FirstTouch(MappingWorkload):
             self.mapping = self.backing.map()
         if self.case.policy == "populate":
             memory.madvise(self.mapping.address, size, memory.MADV_POPULATE_WRITE)
+        elif self.case.policy == "populate_parallel":
+            self._populate_in_parallel()
         if self.case.driver == "native":
             scan.write_each(self.mapping.address, size, self._STEP, 1)
             return monotonic_ns() - start
@@ -63,3 +75,15 @@ class FirstTouch(MappingWorkload):
         elapsed_ns = monotonic_ns() - start
         del array
         return elapsed_ns
+
+    def _populate_in_parallel(self) -> None:
+        from shmbench import policy
+
+        assert self.mapping is not None
+        view = self.mapping.view()
+        with (
+            with_helpers(self._cpu, self._helper_cpus),
+            policy.attach(view, hint="none") as attached,
+        ):
+            attached.populate(write=True, threads=len(os.sched_getaffinity(0)))
+        view.release()

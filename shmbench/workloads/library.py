@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar
 
@@ -67,6 +68,21 @@ class Auto(Policy):
 
     def stats(self) -> dict[str, float]:
         return self._counted
+
+
+class PopulateParallel(Auto):
+    """Mapping.populate by a thread on each CPU that there is."""
+
+    name = "populate_parallel"
+    summary = "Mapping.populate(threads=...): all mapped before the first access, by all CPUs"
+    options: ClassVar[dict[str, Any]] = {"hint": "none"}
+    snippet = """with shmbench.policy.open("{path}", hint="none") as mapping:
+    mapping.populate(threads=len(os.sched_getaffinity(0)))"""
+
+    def begin(self) -> None:
+        super().begin()
+        assert self._mapping is not None
+        self._mapping.populate(threads=len(os.sched_getaffinity(0)))
 
 
 class MapAhead(Auto):

@@ -18,7 +18,7 @@ from shmbench.native.scan import Consumer
 from shmbench.regions.fixture import FixtureSpec
 from shmbench.regions.mounts import mount_of
 from shmbench.workloads import Context, Workload
-from shmbench.workloads.reading import not_evictable
+from shmbench.workloads.reading import COLD_TOGETHER, not_evictable
 
 if TYPE_CHECKING:
     from shmbench.policy import MappingCache
@@ -79,6 +79,7 @@ class Reopen(Workload):
         self._consumer = Consumer(PAGE_BYTES)
         self._cold = self.case.cache == "cold"
         self.fixed_iterations = 1 if self._cold else None
+        self.batches_together = COLD_TOGETHER
         self._not_evicted = 0
         self._cache: MappingCache | None = None
         if self.case.policy == "mapping_cache":
