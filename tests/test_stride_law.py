@@ -41,7 +41,7 @@ def walk(
 def test_a_stride_is_mapped_ahead_in_growing_pieces_without_gaps() -> None:
     mapped, timed = walk(StrideLaw(), 64 * KIB, SIZE // (64 * KIB), ns_a_mib=2000)
     assert timed == 16
-    assert mapped[0][1] == MIB
+    assert [length for _, length in mapped[:4]] == [256 * KIB, MIB, 4 * MIB, 16 * MIB]
     assert max(length for _, length in mapped) == 16 * MIB
     for (start, length), (following, _) in pairwise(mapped):
         assert start + length == following
@@ -74,17 +74,29 @@ def test_what_costs_more_than_the_faults_is_tried_seldom(step: int, ns_a_mib: fl
 
 def test_it_stops_when_mapping_becomes_dear() -> None:
     law = StrideLaw()
-    assert len(walk(law, 64 * KIB, 200, 2000)[0]) == 3
+    assert len(walk(law, 64 * KIB, 200, 2000)[0]) == 4
     mapped, _ = walk(law, 64 * KIB, 1000, 20000, start=200 * 64 * KIB)
     assert len(mapped) == 1
 
 
 def test_one_interrupted_call_is_forgiven() -> None:
     law = StrideLaw()
-    assert len(walk(law, 64 * KIB, 200, 2000)[0]) == 3
+    assert len(walk(law, 64 * KIB, 200, 2000)[0]) == 4
     interrupted, _ = walk(law, 64 * KIB, 250, 8000, start=200 * 64 * KIB)
     assert len(interrupted) == 1
     assert len(walk(law, 64 * KIB, 1000, 2000, start=450 * 64 * KIB)[0]) > 1
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_few_steps_are_not_worth_an_attempt(backwards: bool) -> None:
+    few, many = 64, 1000  # of 500 ns
+    for steps, attempts in ((few, 0), (many, 1)):
+        step = -MIB if backwards else MIB
+        start = steps * MIB if backwards else SIZE - steps * MIB
+        mapped, timed = walk(StrideLaw(), step, steps, 85_000, start=start)
+        assert (len(mapped), timed) == (attempts, 16 * attempts)
+    mapped, timed = walk(StrideLaw(), MIB, 300, 85_000, start=SIZE - 300 * MIB)
+    assert (len(mapped), timed) == (0, 16)
 
 
 def test_pages_that_are_mapped_already_are_left_alone() -> None:
