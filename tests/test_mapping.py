@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 from needs import need
 
 from shmbench import policy
-from shmbench.measure.eviction import evict
+from shmbench.measure.eviction import evict, residency
 from shmbench.native import memory
 
 PAGE = memory.PAGE_BYTES
@@ -463,6 +463,15 @@ def cold_file(tmp_path, size):
     return path, content
 
 
+def flag_is_set(flag, address):
+    """Of the mapping that begins there (proc_pid_smaps(5), VmFlags)."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    for line in lines:
+        if line.startswith(f"{address:x}-"):
+            return flag in next(each for each in lines if each.startswith("VmFlags:")).split()
+    raise AssertionError(f"nothing is mapped at {address:x}")
+
+
 @pytest.fixture
 def _small_is_large(monkeypatch):
     """What is done about large files only is done about those of 32 MiB, too."""
@@ -478,6 +487,42 @@ def test_random_reads_of_a_small_cold_file_are_left_to_the_kernel(tmp_path):
         stats = mapping.stats()
     assert stats.read_ahead
     assert stats.bytes_asked["willneed"] == 0
+
+
+@pytest.mark.usefixtures("_small_is_large")
+def test_what_an_array_reads_has_read_ahead_whatever_was_read_before(tmp_path):
+    size = 64 << 20
+    path, content = cold_file(tmp_path, size)
+    with policy.open(path) as mapping:
+        assert mapping.read(40 << 20, 4096) == content[40 << 20 : (40 << 20) + 4096]
+        assert not mapping.stats().read_ahead
+        array = mapping.ndarray(np.uint8)
+        assert mapping.stats().read_ahead
+        assert not flag_is_set("rr", mapping.address)
+        for offset in np.random.default_rng(1).integers(0, size - 8, 50).tolist():
+            mapping.read(offset, 8)
+        assert not flag_is_set("rr", mapping.address)
+        assert array[-1] == content[-1]
+        del array
+
+
+@pytest.mark.usefixtures("_small_is_large")
+def test_the_first_short_read_of_a_large_file_brings_in_no_more_than_itself(tmp_path):
+    path, content = cold_file(tmp_path, 64 << 20)
+    with policy.open(path) as mapping, open(path, "rb") as file:
+        assert mapping.read(8 << 20, 4096) == content[8 << 20 : (8 << 20) + 4096]
+        assert residency(file.fileno(), 64 << 20).pages <= 4
+        for page in range(1, 40):
+            at = (8 << 20) + page * PAGE
+            assert mapping.read(at, PAGE) == content[at : at + PAGE]
+        assert mapping.stats().read_ahead
+        assert not flag_is_set("rr", mapping.address)
+        assert residency(file.fileno(), 64 << 20).pages > 40
+    held = np.memmap(path, np.uint8, "r")
+    with policy.attach(held) as attached:
+        attached.read(0, 8)
+        assert flag_is_set("rr", attached.address)
+    assert not flag_is_set("rr", held.ctypes.data)
 
 
 @pytest.mark.usefixtures("_small_is_large")

@@ -10,6 +10,8 @@ class Gate:
     address: int
     length: int
     exact: bool
+    may_begin_alone: bool
+    alone: bool
     asking: bool
     map_strides: bool
     waking: int

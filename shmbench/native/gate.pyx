@@ -104,12 +104,14 @@ cdef extern from *:
     """
     enum:
         _SC_PAGESIZE
+        MADV_RANDOM
         MADV_POPULATE_READ
         MADV_POPULATE_WRITE
         SEEK_END
         MS_SYNC
     long sysconf(int name) nogil
     int shm_willneed(uintptr_t address, size_t length) nogil
+    int madvise(void *address, size_t length, int advice) nogil
     int msync(void *address, size_t length, int flags) nogil
     int SHM_ALWAYS_IN_MEMORY
     int shm_always_in_memory(int fd) nogil
@@ -130,6 +132,7 @@ cdef extern from *:
 cdef enum:
     SPANS = 16
     WAKING_BYTES = 256 << 10
+    ALONE_PAGES = 2
     TOUCH_PAGES = 16  # what one fault maps, where the kernel's fault-around is as it comes
     PART_BYTES = 1 << 20  # what is looked at as a whole once it has been read from often enough
     PROMPT_NS = 30000  # a populate that takes longer had to wait for a device
@@ -189,6 +192,9 @@ cdef class Gate:
         slow_ns: a page of such a run has to take so long; 0: any may.
         run_ns: what a page took in the run that woke it; 0: something else did, or nothing yet.
         exact: read-ahead is off: tell the kernel of long accesses as a whole.
+        may_begin_alone: turn read-ahead off for the first access, if it is short: around it the
+            kernel would read megabytes, which what comes next waits for, wherever that is.
+        alone: that was done; who asks next turns read-ahead on again, or keeps it off.
         userfaultfd: that handles the mapping's minor faults, so that populating may fail without
             it; -1: none.
         map_strides: map large pieces ahead of a stride, where `stride_law` finds that to be cheaper.
@@ -199,7 +205,7 @@ cdef class Gate:
     cdef readonly size_t length
     cdef readonly int error
     cdef readonly uint64_t accesses, misses, bytes_populated
-    cdef public bint exact, asking, map_strides
+    cdef public bint exact, asking, map_strides, may_begin_alone, alone
     cdef public int userfaultfd
     cdef int _fd, _known, _doubt
     cdef bint _awake
@@ -271,6 +277,8 @@ cdef class Gate:
             return C_READY
         if self.accesses == 0:
             self._reach.refresh()
+            if self.may_begin_alone and self._pages(offset, end) <= ALONE_PAGES:
+                self._begin_alone()
         self.accesses += 1
         if self.map_strides and self._strides.access(offset, end, self.length):
             self._map_ahead_of_stride()
@@ -344,6 +352,10 @@ cdef class Gate:
 
     cdef size_t _pages(self, size_t offset, size_t end) noexcept:
         return (self.address + end - 1) // self._page - (self.address + offset) // self._page + 1
+
+    cdef void _begin_alone(self) noexcept:
+        cdef uintptr_t start = self.address & ~(self._page - 1)
+        self.alone = madvise(<void *>start, self.address + self.length - start, MADV_RANDOM) == 0
 
     cdef bint _may_touch(self, size_t offset, size_t end) noexcept:
         """Not many pages where read-ahead is off."""

@@ -39,6 +39,11 @@ NEVER = 1 << 62  # bytes in a row
 LOOK_WINDOWS, LOOK_ACCESSES = 8, 256  # between two looks at the page cache: 20 to 40 us each
 
 
+def is_large(length: int) -> bool:
+    """Is a file so long that random reads of it are better off without read-ahead at once?"""
+    return length >= LARGE_BYTES
+
+
 class MapAhead:
     """Watches the accesses to a mapping, and acts ahead of them.
 
@@ -62,6 +67,7 @@ class MapAhead:
         drop_behind: bool = False,
     ) -> None:
         self.law = law
+        self.unseen = False  # there are other accesses: read-ahead stays on
         self._prefetcher = prefetcher
         self.look_at(gate, residency)
         self._always, self._drop_behind = always, drop_behind
@@ -90,6 +96,8 @@ class MapAhead:
         Raises:
             OSError: the mapping is gone, or the thread can't be started.
         """
+        if self._gate.alone:
+            self._go_on_alone()
         first = (offset + self._skew) // PAGE_BYTES
         last = (offset + self._skew + length - 1) // PAGE_BYTES
         pieces = self.law.access(first, last - first + 1)
@@ -107,8 +115,13 @@ class MapAhead:
         """Leave the kernel's read-ahead as it was."""
         self._set_read_ahead(True)
 
+    def _go_on_alone(self) -> None:
+        """The gate has turned read-ahead off, and the access was not in memory."""
+        self._gate.alone = self.read_ahead = False
+        self._gate.exact = True
+
     def _random(self) -> None:
-        large = self._gate.length >= LARGE_BYTES
+        large = is_large(self._gate.length)
         early = large and self.law.accesses <= self.law.random_after
         if not self.law.random and not early:
             return
@@ -121,6 +134,7 @@ class MapAhead:
             self._state = self._residency.sample()
             self._next_look = 0
         if self._state == "warm":
+            self._set_read_ahead(True)
             self._gate.doze()
             return
         if self.read_ahead:
@@ -228,8 +242,10 @@ class MapAhead:
         return sum(length for _, length in ranges)
 
     def _set_read_ahead(self, on: bool) -> None:
-        if on == self.read_ahead:
+        if (on or self.unseen) == self.read_ahead and not self._gate.alone:
             return
+        on = on or self.unseen
+        self._gate.alone = False
         self.read_ahead = on
         self._gate.exact = not on
         advice = memory.MADV_NORMAL if on else memory.MADV_RANDOM

@@ -17,7 +17,7 @@ from shmbench.native.gate import ASK, OUTSIDE, Gate
 from shmbench.native.memory import MADV_NORMAL, MADV_RANDOM, PAGE_BYTES
 from shmbench.native.prefetch import WILLNEED, Prefetcher
 from shmbench.policy import hints
-from shmbench.policy.ahead import MapAhead
+from shmbench.policy.ahead import MapAhead, is_large
 from shmbench.policy.backing import Backing
 from shmbench.policy.hint_table import Hint, Lasting
 from shmbench.policy.hints import HintLike, OnRefusal, Refusal, Strided
@@ -84,7 +84,15 @@ class Mapping:
         self._lasting = Lasting.NO
         self._closed = False
         self._ahead: MapAhead | None = None
+        self._unseen = False  # accesses by an array's indexing
         self._look_at(backing)
+        self._gate.may_begin_alone = (
+            self._kind is Hint.AUTO
+            and not self._always
+            and not watch
+            and backing.fd is not None
+            and is_large(self.size)
+        )
         try:
             self._start_watching()
             self._apply(on_refusal)
@@ -129,6 +137,7 @@ class Mapping:
                 always=self._always,
                 drop_behind=self._kind is Hint.SEQUENTIAL_ONCE,
             )
+            self._ahead.unseen = self._unseen
         return self._ahead
 
     def _residency(self) -> Residency:
@@ -286,7 +295,22 @@ class Mapping:
         size = self._backing.file_size()
         if size is not None and offset + length > size:
             raise self._backing.why_not(offset, length, self._gate.error)
+        self._expect_unseen()
         return np.ndarray(shape, dtype, self._memory, offset)
+
+    def _expect_unseen(self) -> None:
+        """From now on, nothing that the accesses seen suggest turns the kernel's read-ahead off."""
+        self._unseen = True
+        self._gate.may_begin_alone = False
+        if self._ahead is not None:
+            self._ahead.unseen = True
+        self._leave_read_ahead()
+
+    def _leave_read_ahead(self) -> None:
+        """On, if it is off because of the accesses that were seen."""
+        if self._ahead is not None or self._gate.alone:
+            with suppress(OSError):  # of memory that its owner has unmapped meanwhile
+                self._map_ahead().close()
 
     def populate(
         self,
@@ -394,7 +418,7 @@ class Mapping:
                 "pageout": ahead.bytes_dropped,
                 "read": gate.bytes_populated,
             },
-            read_ahead=ahead.read_ahead,
+            read_ahead=ahead.read_ahead and not gate.alone,
             helper=self._helper.counters(),
             refusals=list(self._refusals),
             watch=None if self._watcher is None else self._watcher.stats(),
@@ -446,9 +470,7 @@ class Mapping:
             self._watcher.stop()
         self._helper.cancel()
         self._helper.drain()
-        if self._ahead is not None:
-            with suppress(OSError):  # of memory that its owner has unmapped meanwhile
-                self._ahead.close()
+        self._leave_read_ahead()
 
     def _attend(self, answer: int, offset: int, length: int) -> memoryview:
         """Bytes that the gate could not give by itself."""
