@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import islice
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +278,8 @@ class Law:
 
     def _strided(self, first_page: int, pages: int) -> tuple[int, int] | None:
         """The direction and step of an access that goes on an arithmetic progression."""
-        for before in self._singles:
+        # If four at equal distances are all remembered, the last but one is among these.
+        for before in islice(reversed(self._singles), self.memory // 3 + 1):
             step = first_page - before
             if not step:
                 continue
