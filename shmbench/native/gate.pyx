@@ -354,6 +354,8 @@ cdef class Gate:
         return (self.address + end - 1) // self._page - (self.address + offset) // self._page + 1
 
     cdef void _begin_alone(self) noexcept:
+        if self._known == SHM_ALWAYS_IN_MEMORY:
+            return
         cdef uintptr_t start = self.address & ~(self._page - 1)
         self.alone = madvise(<void *>start, self.address + self.length - start, MADV_RANDOM) == 0
 

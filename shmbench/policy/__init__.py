@@ -105,7 +105,8 @@ def attach(
 ) -> Mapping:
     """A policy over memory that is mapped already: a region's, a mmap.mmap, a memmap, an array.
 
-    It belongs to its owner: closing the Mapping unmaps nothing, and it doesn't grow.
+    It belongs to its owner: closing the Mapping unmaps nothing, and it doesn't grow. Until then its
+    read-ahead is what suits the reads that go through the Mapping; `watch` sees the others too.
 
     Args:
         buffer: anything with `memory` and `address`, or any contiguous buffer.
