@@ -30,10 +30,6 @@ cdef extern from *:
     #include "populate.h"
     #include "userfaultfd.h"
     #include "willneed.h"
-    #ifndef MADV_POPULATE_READ
-    #define MADV_POPULATE_READ 22
-    #define MADV_POPULATE_WRITE 23
-    #endif
     #ifndef SYS_cachestat
     #define SYS_cachestat 451
     #endif

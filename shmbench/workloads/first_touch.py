@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 
@@ -75,6 +76,9 @@ class FirstTouch(MappingWorkload):
         elapsed_ns = monotonic_ns() - start
         del array
         return elapsed_ns
+
+    def evidence(self) -> dict[str, Any]:
+        return super().evidence() | {"helper_cpus": sorted(self._helper_cpus)}
 
     def _populate_in_parallel(self) -> None:
         from shmbench import policy

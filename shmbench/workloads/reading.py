@@ -267,6 +267,7 @@ class ReadingWorkload(Workload):
             "access_bytes": self.target.length,
             "accessed_pages": self._touched_pages,
             "file_pages": -(-self.file.size_bytes // PAGE_BYTES),
+            "helper_cpus": sorted(self._helper_cpus),
             "not_evicted_batches": self._not_evicted,
             "residency_by": self._proof,
             "filesystem": mount.filesystem if mount else self.case.region,
