@@ -276,15 +276,17 @@ cdef class Gate:
             if self.may_begin_alone and self._pages(offset, end) <= ALONE_PAGES:
                 self._begin_alone()
         self.accesses += 1
-        if self.map_strides and self._strides.access(offset, end, self.length):
-            self._map_ahead_of_stride()
-        cdef bint timed = self._strides.timing and self._may_touch(offset, end)
-        cdef bint known = not timed and self._parts_there(offset, end)
+        cdef size_t steps = 0
+        if self.map_strides and not self._awake:
+            steps = self._strides.access(offset, end, self.length)
+            if steps and not self._may_touch(offset, end):
+                steps = 0
+        cdef bint known = not steps and self._known_there(offset, end)
         cdef int span = SPANS if known and not self._awake else self._span(offset, end)
-        if known or (not timed and span < SPANS and self._sure[span]):
+        if known or (not steps and span < SPANS and self._sure[span]):
             there = 1 if self._reach.reaches(end) else -1
-        elif timed or (self._known != SHM_ALWAYS_IN_MEMORY and self._may_touch(offset, end)):
-            there = self._touch(offset, end)
+        elif steps or (self._known != SHM_ALWAYS_IN_MEMORY and self._may_touch(offset, end)):
+            there = self._touch(offset, end, max(steps, <size_t>1))
         else:
             there = self._there(offset, length)
             if there == 1 and self._fd >= 0:
@@ -364,44 +366,27 @@ cdef class Gate:
             and self._pages(offset, end) <= (1 if self.exact else TOUCH_PAGES)
         )
 
-    cdef int _touch(self, size_t offset, size_t end) noexcept:
+    cdef int _touch(self, size_t offset, size_t end, size_t steps) noexcept:
         """1: in memory, and mapped; 0: a page can't be had; -1: the file ends before."""
         cdef object held = self._memory  # another thread may close the mapping meanwhile
-        cdef size_t pages = self._pages(offset, end)
         cdef int outcome
         if shm_coarse_seconds() != self._parts_since_s:
             self._forget_parts()
         if not self._reach.reaches(end):
             return -1
-        outcome = self._reach.touch(self.address + offset, pages)
+        outcome = self._reach.touch(
+            self.address + offset, end - offset, self._strides.step, steps
+        )
         if outcome == T_WAITED:
             self.misses += 1
-            self.bytes_populated += pages * self._page
+            self.bytes_populated += self._pages(offset, end) * self._page
             self._wake()
-            if self._strides.timing:
-                self._strides.stop()
         elif outcome == T_TOUCHED:
-            self._strides.touched(self._reach.touched_ns)
+            if steps > 1:
+                self._strides.touched(offset, self._reach.touched_steps, self._reach.faults)
             if self._fd >= 0 and self._memory is not None:
                 self._look_around(offset, 1)
         return 0 if outcome == T_FAILED else 1
-
-    cdef int _map_ahead_of_stride(self) except -1:
-        """Map what the law of strides asks for, if it is in memory."""
-        cdef object held = self._memory  # another thread may close the mapping meanwhile
-        cdef size_t start = self._strides.start, length = self._strides.length, part
-        cdef uint64_t begin_ns = shm_now_ns()
-        if (
-            held is None
-            or not (self._all_there or self._there(start, length) == 1)
-            or self._populate(start, length, MADV_POPULATE_READ)
-        ):
-            self._strides.stop()
-        else:
-            self._strides.mapped(shm_now_ns() - begin_ns)
-            for part in range((start + PART_BYTES - 1) // PART_BYTES, (start + length) // PART_BYTES):
-                self._parts[part] = PART_THERE
-        return 0
 
     cdef int _bring(self, size_t offset, size_t length, bint missing) except -1:
         """Populate; where it isn't known whether pages are missing, the time it takes tells."""
@@ -422,10 +407,10 @@ cdef class Gate:
                 return i
         return SPANS
 
-    cdef bint _parts_there(self, size_t offset, size_t end) noexcept:
-        """Were the parts that hold these bytes all in memory, less than a second or so ago?"""
+    cdef bint _known_there(self, size_t offset, size_t end) noexcept:
+        """Were these bytes, or the parts that hold them, in memory less than a second or so ago?"""
         cdef size_t part
-        if not self._all_there:
+        if not self._all_there and not self._strides.there:
             for part in range(offset // PART_BYTES, (end - 1) // PART_BYTES + 1):
                 if self._parts[part] != PART_THERE:
                     return False
@@ -630,6 +615,7 @@ cdef class Gate:
         self._waking = max(contiguous, self.waking)
 
     cdef void _wake(self) noexcept:
+        self._strides.forget()
         self._awake = True
         self.run_ns = 0
 

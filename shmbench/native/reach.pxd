@@ -1,5 +1,5 @@
 from libc.stddef cimport size_t
-from libc.stdint cimport uint64_t, uintptr_t
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
 cdef enum:
     T_TOUCHED = 0
@@ -15,12 +15,16 @@ cdef class Reach:
     cdef bint in_memory
     cdef bint touches
     cdef uint64_t touched_ns
+    cdef size_t touched_steps
+    cdef uint64_t faults
     cdef long _majors
     cdef uint64_t _majors_of  # the thread
     cdef void *_wire  # struct shm_tripwire *: its header is for reach.pyx alone
     cdef size_t _wire_at  # bytes before it are there as long as the wire holds
     cdef bint reaches(self, size_t end) noexcept
-    cdef int touch(self, uintptr_t first, size_t pages) noexcept
+    cdef int touch(
+        self, uintptr_t start, size_t length, int64_t step=*, size_t steps=*
+    ) noexcept
     cdef bint _more_majors(self) noexcept
     cdef void refresh(self) noexcept
     cdef void let_go(self) noexcept

@@ -12,8 +12,10 @@ cdef extern from "tripwire.h" nogil:
     bint shm_tripwires_work()
     bint shm_reaches(int fd, uint64_t end)
     bint shm_touches_work()
-    int64_t shm_touch(uintptr_t first, size_t pages)
-    long shm_major_faults()
+    int64_t shm_touch(
+        uintptr_t start, size_t length, int64_t step, size_t *steps, uint64_t limit_ns
+    )
+    long shm_faults(long *majors)
     size_t shm_page_bytes()
 
 cdef extern from "pthread.h" nogil:
@@ -24,6 +26,7 @@ cdef enum:
     WIRE_AFTER_SURE = 4  # where the page is known to be there: it will have nothing to wait for
     WIRE_AGAIN = 1024  # looks until the next attempt, when the last page was not in memory
     PROMPT_NS = 10000  # a touch that takes longer may have waited for a device
+    BATCH_NS = 30000  # touches ahead of a reader may hold it up for so long
 
 
 cdef class Reach:
@@ -41,6 +44,8 @@ cdef class Reach:
     Attributes:
         in_memory: all of the file is known to be; the user says so.
         touched_ns: what the last touch that worked took.
+        touched_steps: of how many accesses it was.
+        faults: how many page faults it met, if it was of several.
         touches: whether `touch` works, as far as `refresh` has seen: SIGBUS has to be ours.
     """
 
@@ -76,30 +81,43 @@ cdef class Reach:
         self._wire_at = last - self.offset
         self._wait = 0 if now else WIRE_AGAIN
 
-    cdef int touch(self, uintptr_t first, size_t pages) noexcept:
+    cdef int touch(
+        self, uintptr_t start, size_t length, int64_t step=0, size_t steps=1
+    ) noexcept:
         """Map pages by a load from each, without the GIL: what a reader's own touch would do.
 
         The caller holds on to the memory.
 
         Args:
-            first: an address in the first page.
+            start: the address of the first byte.
+            length: of an access, in bytes.
+            step: from an access to the next, in bytes.
+            steps: how many accesses; fewer are touched where that takes long.
 
         Returns:
             TOUCHED, WAITED: the pages are there now, and this thread had to wait for a device;
-            or FAILED: there is none at one of the addresses, or it can't be read in.
+            or FAILED: there is none at one of the first access's addresses, or it can't be read in.
         """
         cdef int64_t took_ns
+        cdef long faults = 0
         with nogil:
-            took_ns = shm_touch(first, pages)
+            if steps > 1:
+                faults = -shm_faults(NULL)
+            took_ns = shm_touch(start, length, step, &steps, BATCH_NS)
+            if steps > 1:
+                faults += shm_faults(NULL)
         if took_ns < 0:
             return T_FAILED
         self.touched_ns = took_ns
+        self.touched_steps = steps
+        self.faults = faults
         return T_WAITED if took_ns > PROMPT_NS and self._more_majors() else T_TOUCHED
 
     cdef bint _more_majors(self) noexcept:
         """Has this thread had major faults since it was last here?"""
         cdef uint64_t thread = pthread_self()
-        cdef long majors = shm_major_faults()
+        cdef long majors
+        shm_faults(&majors)
         cdef bint more = thread != self._majors_of or majors > self._majors
         self._majors, self._majors_of = majors, thread
         return more

@@ -32,7 +32,7 @@
 
 #include "dax.h"
 
-enum { SHM_TRIPWIRES = 1024 };
+enum { SHM_TRIPWIRES = 1024, SHM_TOUCHES_A_LOOK = 4 };
 
 struct shm_tripwire {
     volatile unsigned char *page; /* NULL: unused */
@@ -174,13 +174,22 @@ static inline uint64_t shm_touch_clock_ns(void) {
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* Reads a byte of each page, so that it is mapped, and read in where it has to be. How long that
-   took, in ns; -1: one of them can't be had. */
-static inline int64_t shm_touch(uintptr_t first, size_t pages) {
-    uint64_t begin_ns = shm_touch_clock_ns();
-    for (size_t i = 0; i < pages; i++)
-        if (shm_try_load((const void *)(first + i * shm_tripwire_page))) return -1;
-    return (int64_t)(shm_touch_clock_ns() - begin_ns);
+/* Reads a byte of each page of an access of `length` bytes, so that they are mapped, and read in
+   where they have to be; the same for the accesses that follow it by `step`, `steps` in all, until
+   `limit_ns` have passed. How long that took, in ns; -1: a page of the first access can't be had.
+   `steps` becomes how many accesses were touched. */
+static inline int64_t shm_touch(uintptr_t start, size_t length, int64_t step, size_t *steps,
+                                uint64_t limit_ns) {
+    uint64_t begin_ns = shm_touch_clock_ns(), now_ns;
+    size_t wanted = *steps, page = shm_tripwire_page;
+    for (*steps = 0; *steps < wanted; start += (uintptr_t)step) {
+        for (uintptr_t at = start & ~(page - 1); at < start + length; at += page)
+            if (shm_try_load((const void *)at)) goto failed;
+        if (++*steps % SHM_TOUCHES_A_LOOK == 0 && shm_touch_clock_ns() - begin_ns > limit_ns) break;
+    }
+failed:
+    now_ns = shm_touch_clock_ns();
+    return *steps ? (int64_t)(now_ns - begin_ns) : -1;
 }
 
 static inline int shm_touches_work(void) {
@@ -191,9 +200,12 @@ static inline int shm_touches_work(void) {
 #endif
 }
 
-static inline long shm_major_faults(void) { /* of this thread: those that waited for a device */
+/* Of this thread; `majors`, if not NULL, becomes how many of them waited for a device. */
+static inline long shm_faults(long *majors) {
     struct rusage used;
-    return getrusage(RUSAGE_THREAD, &used) ? 0 : used.ru_majflt;
+    if (getrusage(RUSAGE_THREAD, &used)) memset(&used, 0, sizeof used);
+    if (majors) *majors = used.ru_majflt;
+    return used.ru_minflt + used.ru_majflt;
 }
 
 static inline int shm_reaches(int fd, uint64_t end) {
