@@ -10,19 +10,27 @@ cdef enum:
     MOST_STEPS = 256  # of 16 KiB: a fault may map 2 MiB
     PAUSE = 2048  # accesses until the next attempt, doubled after each that fails
     PAUSE_MAX = 1 << 20
+    HUGE_BYTES = 1 << 20  # a fault that maps so much has met a huge page
+    JUDGED_BYTES = 8 << 20  # less has too few huge pages to tell
+    PIECE_BYTES = 4 << 20  # the first one
+    PIECE_BYTES_MAX = 32 << 20  # 22 us
+    PIECES = 32  # until the faults are counted again
+    REFUSALS_MAX = 6
 
 
 cdef class StrideLaw:
-    """Lets a stride's next steps be touched together with the one that is read.
+    """Lets a stride's next steps be mapped together with the one that is read.
 
     A fault is cheaper right after another one, with the kernel's code in the CPU's caches, than
     after the reader's own work. So they are taken in batches, each twice as long as the one before,
-    as long as the stride goes on: at most as many are in vain as were of use. Pure: it knows offsets
-    and counts, and no memory.
+    as long as the stride goes on: at most as many are in vain as were of use. Where a fault maps a
+    huge page, so that there are fewer faults than steps, to populate the whole piece of the file
+    is cheaper still. Pure: it knows offsets and counts, and no memory.
 
     Attributes:
         step: from the access before to this one, in bytes.
-        there: this access was touched in one go with an earlier one.
+        there: this access was mapped in one go with an earlier one.
+        piece: populate so many bytes instead, if they are all in huge pages; 0: don't.
     """
 
     def __cinit__(self):
@@ -33,12 +41,12 @@ cdef class StrideLaw:
 
         Returns:
             How many steps to touch now, with this access as the first one, and to tell of by
-            `touched`; 0: none ahead.
+            `touched`, or by `populated`; 0: none ahead.
         """
         cdef int64_t step = <int64_t>offset - <int64_t>self._at
         cdef size_t length = end - offset, distance = max(step, -step)
         self._at = offset
-        self._wanted = 0
+        self._wanted = self.piece = 0
         if step != self.step or length != self._length:
             self.step = step
             self._length = length
@@ -60,11 +68,16 @@ cdef class StrideLaw:
         cdef size_t left = (size - end if step > 0 else offset) // distance
         if left == 0:
             return 0
+        if self._wait:
+            self._wait -= 1
+        elif self._pieces and left * distance >= self._piece:
+            self.piece = self._piece
         self._wanted = min(self._steps, left + 1)
         return self._wanted
 
     cpdef void touched(self, size_t offset, size_t steps, uint64_t faults) noexcept:
         """So many steps were touched from that access on, with so many page faults."""
+        cdef size_t distance = max(self.step, -self.step)
         if self._wanted == 0 or offset != self._at:  # another thread has read meanwhile
             return
         self._ready = steps - 1
@@ -74,6 +87,26 @@ cdef class StrideLaw:
             self._steps = min(2 * steps, <size_t>MOST_STEPS)
         else:
             self._steps = max(steps, <size_t>2)
+        if faults and 2 * faults <= steps and HUGE_BYTES * faults <= steps * distance:
+            if self._pieces == 0 and steps * distance >= JUDGED_BYTES:
+                self._pieces = PIECES
+        else:
+            self._pieces = 0
+
+    cpdef void populated(self, size_t offset) noexcept:
+        """The piece has been, from that access on."""
+        if self._wanted == 0 or offset != self._at:
+            return
+        self._ready = (self.piece - self._length) // <size_t>max(self.step, -self.step)
+        self._pieces -= 1
+        self._refusals = 0
+        self._piece = PIECE_BYTES_MAX
+
+    cpdef void refused(self) noexcept:
+        """The piece is not all in huge pages: the steps are to be touched."""
+        self._wait = 1 << self._refusals
+        self._refusals = min(self._refusals + 1, REFUSALS_MAX)
+        self._piece = PIECE_BYTES
 
     cpdef void stop(self) noexcept:
         """It doesn't help: try again after a while."""
@@ -82,7 +115,9 @@ cdef class StrideLaw:
         self._pause = min(2 * self._pause, <uint64_t>PAUSE_MAX)
 
     cpdef void forget(self) noexcept:
-        """What was touched ahead is not to be relied on."""
+        """What was mapped ahead is not to be relied on."""
         self.there = False
-        self._ready = self._wanted = 0
+        self._ready = self._wanted = self.piece = self._pieces = 0
         self._steps = 2
+        self._wait = self._refusals = 0
+        self._piece = PIECE_BYTES
