@@ -79,6 +79,14 @@ cdef extern from *:
         return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
     }
 
+    /* How long it takes to count the range's pages in the page cache, in ns; -1: not allowed, or
+       not all of `pages` are there (or about to be). */
+    static int64_t shm_count_ns(int fd, uint64_t first, uint64_t length, uint64_t pages) {
+        uint64_t range[2] = {first, length}, found[5], begin_ns = shm_now_ns();
+        if (syscall(SYS_cachestat, fd, range, found, 0) || found[0] < pages) return -1;
+        return (int64_t)(shm_now_ns() - begin_ns);
+    }
+
     static long shm_coarse_seconds(void) {  /* of the last tick: a few nanoseconds */
         struct timespec now;
         clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
@@ -114,6 +122,7 @@ cdef extern from *:
     int shm_there(
         int fd, uint64_t first, uint64_t length, uint64_t pages, int doubt, int *known
     ) nogil
+    int64_t shm_count_ns(int fd, uint64_t first, uint64_t length, uint64_t pages) nogil
     int64_t lseek(int fd, int64_t offset, int whence) nogil
     uint64_t shm_now_ns() nogil
     long shm_coarse_seconds() nogil
@@ -400,16 +409,17 @@ cdef class Gate:
         cdef object held = self._memory  # another thread may close the mapping meanwhile
         cdef size_t length = self._strides.piece
         cdef size_t start = offset if self._strides.step > 0 else end - length
-        cdef uint64_t begin_ns = shm_now_ns()
+        cdef int64_t look_ns
+        with nogil:
+            look_ns = shm_count_ns(self._fd, self._offset + start, length, length // self._page)
         if (
-            self._there(start, length) != 1
-            or shm_now_ns() - begin_ns > HUGE_LOOK_NS
+            not 0 <= look_ns <= HUGE_LOOK_NS
+            or not self._reach.reaches(start + length)
             or self._populate(start, length, MADV_POPULATE_READ)
         ):
             self._strides.refused()
             return False
         self._strides.populated(offset)
-        self._strides.there = True
         return True
 
     cdef int _bring(self, size_t offset, size_t length, bint missing) except -1:
@@ -497,9 +507,7 @@ cdef class Gate:
 
     cdef uint64_t _time_look(self, size_t part, size_t length) noexcept:
         """How long it takes to count what is there of so many bytes from a part's beginning on."""
-        cdef uint64_t first = self._offset + part * PART_BYTES, begin_ns = shm_now_ns()
-        shm_there(self._fd, first, length, 1, 0, &self._known)
-        return shm_now_ns() - begin_ns
+        return max(0, shm_count_ns(self._fd, self._offset + part * PART_BYTES, length, 0))
 
     cdef void _look_at_part(self, size_t part) noexcept:
         """Is all of it in the page cache?"""

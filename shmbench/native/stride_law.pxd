@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint64_t
 
 cdef class StrideLaw:
     cdef readonly int64_t step
-    cdef public bint there
+    cdef readonly bint there
     cdef readonly size_t piece
     cdef size_t _at, _length, _ready, _wanted, _steps, _piece
     cdef int _equal, _pieces, _wait, _refusals

@@ -50,7 +50,7 @@ cdef class StrideLaw:
         if step != self.step or length != self._length:
             self.step = step
             self._length = length
-            self._equal = 0
+            self._equal = 1
             self.forget()
             return 0
         self.there = self._ready > 0
@@ -60,8 +60,8 @@ cdef class StrideLaw:
         if self._rest:
             self._rest -= 1
             return 0
+        self._equal = min(self._equal + 1, <int>SURE_STEPS)
         if self._equal < SURE_STEPS:
-            self._equal += 1
             return 0
         if distance < SHORTEST_BYTES or distance <= length:
             return 0
@@ -97,6 +97,7 @@ cdef class StrideLaw:
         """The piece has been, from that access on."""
         if self._wanted == 0 or offset != self._at:
             return
+        self.there = True
         self._ready = (self.piece - self._length) // <size_t>max(self.step, -self.step)
         self._pieces -= 1
         self._refusals = 0
