@@ -487,11 +487,17 @@ class Mapping:
             if self._lock.acquire(blocking=False):
                 try:
                     self._map_ahead().access(offset, length)
+                except OSError:
+                    if not self._closed:
+                        raise
                 finally:
                     self._lock.release()
         elif answer:
             raise self._backing.why_not(offset, length, self._gate.error)
-        return self._memory[offset : offset + length]
+        memory = self._memory
+        if self._closed:  # by another thread meanwhile
+            raise ValueError("the mapping is closed")
+        return memory[offset : offset + length]
 
     def _grow(self, offset: int, length: int) -> None:
         """Map what the file has grown by. Raises OSError where that is not enough."""
