@@ -18,6 +18,7 @@ from shmbench.clean import leftovers, remove
 from shmbench.errors import UsageError
 from shmbench.limits import limit_of
 from shmbench.measure import cgroup
+from shmbench.measure.eviction import evict
 from shmbench.measure.flags import Flag
 from shmbench.measure.placement import read_topology
 from shmbench.measure.sampling import SamplingOptions
@@ -147,6 +148,18 @@ def test_pages_that_were_fetched_and_never_used_are_counted(fixtures):
         counters[policy] = measured(case, fixtures).counters
     assert counters["populate"]["pages_never_used"] == 16 * 255 * counters["populate"]["batches"]
     assert counters["random"]["pages_never_used"] == 0
+
+
+def test_what_has_to_be_read_in_before_a_warm_pass_is_counted(fixtures):
+    case = cases_of(
+        workloads=("strided",), policies=("none",), caches=("warm",), directories=(disk(),)
+    )[0]
+    fixture = fixtures.get(WORKLOADS.get("strided").fixture(case))
+    assert evict(fixture.fd, fixture.size_bytes).proven
+    counters = measured(case, fixtures).counters
+    assert counters["pages_read_in_at_first"] == 2 * MIB // 4096
+    assert counters.get("pages_read_in_again", 0) == 0
+    assert measured(case, fixtures).counters.get("pages_read_in_at_first", 0) == 0
 
 
 class Careless(KernelDefault):

@@ -179,7 +179,8 @@ cdef class Gate:
     length. It never raises a signal: a file that shrank is an answer. It dozes at first: as long as
     no page is missing, and no long run of accesses is contiguous, there is nothing that the law of
     the window could gain, and the law, which is Python, is not asked. Nor is it for accesses to
-    quiet spans. With `map_strides` it maps ahead of strides over what is in memory, by itself.
+    quiet spans. With `map_strides` it maps ahead of strides over what is in memory, by itself, until a
+    page is missing.
 
     Args:
         address: of the first byte, anywhere in a page.
@@ -203,7 +204,7 @@ cdef class Gate:
         alone: that was done; who asks next turns read-ahead on again, or keeps it off.
         userfaultfd: that handles the mapping's minor faults, so that populating may fail without
             it; -1: none.
-        map_strides: map large pieces ahead of a stride, where `stride_law` finds that to be cheaper.
+        map_strides: map a stride's next steps with the one that is read, as `stride_law` says.
         misses: accesses that found pages missing.
     """
 

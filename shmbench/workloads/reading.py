@@ -170,7 +170,7 @@ class ReadingWorkload(Workload):
         self._proof: str | None = None
         # Where a policy keeps a mapping, its first pass is its constructor's.
         if self.case.cache == "warm" and self._group.rank == 0:
-            read_in(self.file.fd, self.file.size_bytes)
+            self._warm("pages_read_in_at_first")
         self._group.barrier()
         with with_helpers(self._cpu, self._helper_cpus):
             self._policy = POLICIES.get(self.policy_name())(self.target)
@@ -203,17 +203,17 @@ class ReadingWorkload(Workload):
                 resident, self._proof = found.after, found.proof
                 self._counted["evicted_pages"] += found.before - found.after
             else:
-                resident, self._proof = self._warm()
+                resident, self._proof = self._warm("pages_read_in_again")
             self._counted["resident_pages_before"] += resident
             self._resident = resident
 
-    def _warm(self) -> Residency:
-        """What is in memory, once what the kernel has dropped meanwhile was read in again."""
+    def _warm(self, counter: str) -> Residency:
+        """What is in memory, once what the kernel has dropped was read in, and counted."""
         found = residency(self.file.fd, self.file.size_bytes)
         if found.pages * PAGE_BYTES < self.file.size_bytes:
-            self._counted["pages_read_in_again"] += -found.pages
+            self._counted[counter] -= found.pages
             found = read_in(self.file.fd, self.file.size_bytes)
-            self._counted["pages_read_in_again"] += found.pages
+            self._counted[counter] += found.pages
         return found
 
     def batch(self, iterations: int) -> int:
