@@ -151,7 +151,7 @@ cdef enum:
     ALL_WORTH = 2  # a look at all may cost so many times as much as what has led to it
     DOUBT_FIRST = 16  # accesses to a new mapping: somebody else may be reading the file in
     DOUBT = 4096  # accesses after a miss; a kernel's read-ahead window may have 2048 pages
-    HUGE_LOOK_NS = 3000  # at 32 MiB of huge pages 1 us; 16 us more where 2 MiB are in small ones
+    HUGE_LOOK_NS = 4000  # at 64 MiB of huge pages 2 us; 16 us more where 2 MiB are in small ones
     LONG_PAGES = 1024  # from here on even a look at the page cache releases the GIL
 
     C_READY = 0
