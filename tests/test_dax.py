@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from virtual_machine import run_pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-
-def test_policies_over_files_on_dax(tmp_path: Path) -> None:
-    run_pytest(["inside_dax.py"], tmp_path, options="dax=always", pmem_bytes=1 << 30)
+NAMES = ("mapping", "guided", "residency", "eviction", "touch")
 
 
-def test_policies_on_another_kernel(tmp_path: Path) -> None:
-    names = ("mapping", "guided", "residency", "eviction", "touch")
-    files = [f"test_{name}.py" for name in names]
-    run_pytest(files, tmp_path, options="dax=never", pmem_bytes=4 << 30)
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[None]]]:
+    """Both at once: each keeps little more than one CPU busy."""
+
+    def start(files: list[str], dax: str, pmem_gib: int) -> Future[None]:
+        folder = tmp_path_factory.mktemp("machine")
+        options = f"dax={dax}"
+        return pool.submit(run_pytest, files, folder, options=options, pmem_bytes=pmem_gib << 30)
+
+    with ThreadPoolExecutor() as pool:
+        yield {
+            "dax": start(["inside_dax.py"], "always", 1),
+            "kernel": start([f"test_{name}.py" for name in NAMES], "never", 4),
+        }
+
+
+def test_policies_over_files_on_dax(machines: dict[str, Future[None]]) -> None:
+    machines["dax"].result()
+
+
+def test_policies_on_another_kernel(machines: dict[str, Future[None]]) -> None:
+    machines["kernel"].result()

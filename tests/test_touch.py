@@ -115,7 +115,8 @@ def test_every_thread_may_read_while_another_closes(path: Path, hint: policy.Pol
             try:
                 while True:
                     for page in range(0, PAGES, 17):
-                        assert mapping.read(page * PAGE, 8) == content[page * PAGE :][:8]
+                        at = page * PAGE
+                        assert mapping.read(at, 8) == content[at : at + 8]
             except Exception as error:
                 ends.append(str(error))
 
