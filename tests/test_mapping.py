@@ -19,6 +19,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from mapped import mapped_pages
 from needs import need
 
 from shmbench import policy
@@ -218,10 +219,7 @@ def test_many_threads_populate_what_one_would(tmp_path, threads):
     content = write(path, size)
     with policy.open(path, hint="none") as mapping:
         mapping.populate(3 * PAGE + 5, 7 << 20, threads=threads)
-        with open("/proc/self/pagemap", "rb") as file:
-            file.seek(mapping.address // PAGE * 8)
-            present = np.frombuffer(file.read(size // PAGE * 8), np.uint64) >> 63
-        assert present[3 : 4 + (7 << 20) // PAGE].all()
+        assert mapped_pages(mapping.address, size)[3 : 4 + (7 << 20) // PAGE].all()
         assert mapping.read(0, size) == content
         for bad in (0, -1):
             with pytest.raises(ValueError, match="threads"):

@@ -188,8 +188,7 @@ def test_mapping_ahead_of_a_consumer_that_works(tmp_path: Path) -> None:
 
 WARM_ORDERS = ("scan", "reverse", "streams", "strided", "random_read", "zipf")
 # Known to fall short: strides over 64 MiB, where a pass takes 0.1 ms (64 reads): to open the file
-# by Python code that has left the CPU's caches takes 0.03 to 0.06 ms more than a plain mmap, and a
-# tripwire 0.01 ms.
+# by Python code that has left the CPU's caches takes 0.03 to 0.06 ms more than a plain mmap.
 
 
 @pytest.mark.parametrize("size", ["2G", "64M"])

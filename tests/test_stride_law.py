@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mapped import mapped_pages
 
 from shmbench import policy
 from shmbench.measure.eviction import evict, read_in
@@ -224,12 +225,6 @@ def test_a_warm_file_s_strides_give_the_right_bytes(path: Path) -> None:
         assert mapping.stats().misses == 0
 
 
-def is_mapped(address: int) -> bool:
-    with open("/proc/self/pagemap", "rb") as pagemap:
-        pagemap.seek(address // PAGE_BYTES * 8)
-        return bool(pagemap.read(8)[7] >> 7)
-
-
 @pytest.mark.parametrize("step", [MIB, -MIB])
 def test_the_next_steps_are_mapped_before_they_are_read(path: Path, step: int) -> None:
     make_warm(path)
@@ -237,8 +232,9 @@ def test_the_next_steps_are_mapped_before_they_are_read(path: Path, step: int) -
     with policy.open(path) as mapping:
         for number in range(11):  # batches of 2 and 4 begin at the ninth and the eleventh
             mapping.read(begin + number * step, 8)
-        mapped = [is_mapped(mapping.address + begin + number * step) for number in range(15)]
-    assert mapped == [True] * 14 + [False]
+        mapped = mapped_pages(mapping.address, 32 * MIB)
+    steps = [mapped[(begin + number * step) // PAGE_BYTES] for number in range(15)]
+    assert steps == [True] * 14 + [False]
 
 
 def test_what_is_not_in_memory_is_waited_for_by_its_own_read(path: Path) -> None:

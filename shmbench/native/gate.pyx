@@ -255,7 +255,7 @@ cdef class Gate:
         self._offset = offset
         self._page = sysconf(_SC_PAGESIZE)
         self._piece = piece_bytes
-        self._reach = Reach(fd, offset, length)
+        self._reach = Reach(address, fd, offset, length)
         self._strides = StrideLaw()
         self._waking = self.waking = WAKING_BYTES
         self._touches_for_all = 0  # not known yet

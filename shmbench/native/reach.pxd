@@ -8,6 +8,7 @@ cdef enum:
 
 
 cdef class Reach:
+    cdef uintptr_t address
     cdef int fd
     cdef uint64_t offset
     cdef size_t length
@@ -19,8 +20,7 @@ cdef class Reach:
     cdef uint64_t faults
     cdef long _majors
     cdef uint64_t _majors_of  # the thread
-    cdef void *_wire  # struct shm_tripwire *: its header is for reach.pyx alone
-    cdef size_t _wire_at  # bytes before it are there as long as the wire holds
+    cdef size_t _wire_at  # bytes before it are there as long as its page is; 0: there is no wire
     cdef bint reaches(self, size_t end) noexcept
     cdef int touch(
         self, uintptr_t start, size_t length, int64_t step=*, size_t steps=*

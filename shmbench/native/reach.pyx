@@ -4,14 +4,10 @@
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
 cdef extern from "tripwire.h" nogil:
-    struct shm_tripwire:
-        pass
-    shm_tripwire *shm_tripwire_set(int fd, uint64_t offset, bint in_memory, int *now)
-    void shm_tripwire_remove(shm_tripwire *wire)
-    bint shm_tripwire_holds(const shm_tripwire *wire)
-    bint shm_tripwires_work()
+    int shm_set_tripwire(const void *page, int fd, bint in_memory)
+    int shm_try_load(const void *address)
+    bint shm_loads_work()
     bint shm_reaches(int fd, uint64_t end)
-    bint shm_touches_work()
     int64_t shm_touch(
         uintptr_t start, size_t length, int64_t step, size_t *steps, uint64_t limit_ns
     )
@@ -22,7 +18,7 @@ cdef extern from "pthread.h" nogil:
     uint64_t pthread_self()
 
 cdef enum:
-    WIRE_AFTER = 32  # looks at the file's length, before a tripwire (five system calls) pays
+    WIRE_AFTER = 8  # looks at the file's length, before a tripwire (four system calls) pays
     WIRE_AFTER_SURE = 4  # where the page is known to be there: it will have nothing to wait for
     WIRE_AGAIN = 1024  # looks until the next attempt, when the last page was not in memory
     PROMPT_NS = 10000  # a touch that takes longer may have waited for a device
@@ -37,6 +33,7 @@ cdef class Reach:
     `let_go` at the end.
 
     Args:
+        address: of the first byte that is mapped, until `let_go`.
         fd: of the file, open as long as this is used; -1: there is none, so it always reaches.
         offset: where what is mapped begins, in the file.
         length: of what is mapped, in bytes.
@@ -49,7 +46,8 @@ cdef class Reach:
         touches: whether `touch` works, as far as `refresh` has seen: SIGBUS has to be ours.
     """
 
-    def __cinit__(self, int fd, uint64_t offset, size_t length):
+    def __cinit__(self, uintptr_t address, int fd, uint64_t offset, size_t length):
+        self.address = address
         self.fd = fd
         self.offset = offset
         self.length = length
@@ -59,11 +57,11 @@ cdef class Reach:
         """Whether the file has all bytes before `end`, counted from where the mapping begins."""
         if self.fd < 0:
             return True
-        if self._wire != NULL:
+        if self._wire_at:
             if end <= self._wire_at:
-                if shm_tripwire_holds(<shm_tripwire *>self._wire):
+                if shm_try_load(<void *>(self.address + self._wire_at)) == 0:
                     return True
-                self.let_go()  # for good: it isn't the file that it was
+                self.let_go()  # it isn't the file that it was
         elif self._wait:
             self._wait -= 1
             if self._wait <= (WIRE_AFTER - WIRE_AFTER_SURE if self.in_memory else 0):
@@ -71,15 +69,15 @@ cdef class Reach:
         return shm_reaches(self.fd, self.offset + end)
 
     cdef void _set_wire(self) noexcept:
-        cdef size_t page = shm_page_bytes()
-        cdef uint64_t last = (self.offset + self.length - 1) & ~(page - 1)
+        cdef uintptr_t last = (self.address + self.length - 1) & ~(shm_page_bytes() - 1)
         self._wait = 0
-        if last <= self.offset or self.length == 0:
+        if self.length == 0 or last <= self.address:
             return
-        cdef int now
-        self._wire = shm_tripwire_set(self.fd, last, self.in_memory, &now)
-        self._wire_at = last - self.offset
-        self._wait = 0 if now else WIRE_AGAIN
+        cdef int found = shm_set_tripwire(<void *>last, self.fd, self.in_memory)
+        if found > 0:
+            self._wire_at = last - self.address
+        elif found == 0:
+            self._wait = WIRE_AGAIN
 
     cdef int touch(
         self, uintptr_t start, size_t length, int64_t step=0, size_t steps=1
@@ -124,16 +122,11 @@ cdef class Reach:
 
     cdef void refresh(self) noexcept:
         """Do without where somebody has installed another handler meanwhile."""
-        self.touches = shm_touches_work()
+        self.touches = shm_loads_work()
         self._more_majors()
-        if self._wire != NULL and not shm_tripwires_work():
+        if not self.touches:
             self.let_go()
 
     cdef void let_go(self) noexcept:
-        """Unmap the tripwire's page; idempotent."""
-        if self._wire != NULL:
-            shm_tripwire_remove(<shm_tripwire *>self._wire)
-            self._wire = NULL
-
-    def __dealloc__(self):
-        self.let_go()
+        """Never again look at the memory itself."""
+        self._wire_at = self._wait = 0

@@ -1,14 +1,13 @@
-/* Loads that may trap: a page that tells by one load whether a file still reaches to it, and a
-   touch that says when there is nothing to touch.
+/* Loads that may trap: one that tells whether a file still reaches to the end of what is mapped, and
+   a touch that says when there is nothing to touch.
 
-   It is the page that holds the last byte of what is mapped, mapped once more on its own. A file
-   that shrinks to below it loses this page at once, in every mapping (truncate(2) returns after
-   that), and the next load from it is SIGBUS. The handler puts a page of zeros there and notes
-   that the wire was tripped; so the load ends as any other, and nobody but the owner is told. What
-   this costs, as long as nothing happens, is a load; a look at the file's length is a system call.
+   The page that holds the last byte of what is mapped is a tripwire. A file that shrinks to below it
+   loses this page at once, in every mapping (truncate(2) returns after that), and the next load
+   from it is SIGBUS. What this costs, as long as nothing happens, is a load; a look at the file's
+   length is a system call.
 
-   A touch is a load by an instruction that the handler knows. Where it fails, as after a read error
-   or in a page beyond the file's end, the program goes on at that instruction's second exit.
+   The loads are done by an instruction that the handler knows: where it fails, the program goes on
+   at that instruction's second exit. A touch fails after a read error, too.
 
    A SIGBUS from anywhere else goes to the handler that was there before. */
 #ifndef SHM_TRIPWIRE_H
@@ -32,17 +31,9 @@
 
 #include "dax.h"
 
-enum { SHM_TRIPWIRES = 1024, SHM_TOUCHES_A_LOOK = 4 };
+enum { SHM_TOUCHES_A_LOOK = 4 };
 
-struct shm_tripwire {
-    volatile unsigned char *page; /* NULL: unused */
-    volatile sig_atomic_t tripped;
-};
-
-/* Written by threads that hold the GIL, read by the handler in any thread. */
-static struct shm_tripwire shm_tripwires[SHM_TRIPWIRES];
 static struct sigaction shm_sigbus_before;
-static size_t shm_tripwire_page;
 
 /* int shm_try_load(const void *): loads a byte; 0, or -1 when that was SIGBUS. */
 #if defined __x86_64__
@@ -70,29 +61,19 @@ __asm__(
 __attribute__((visibility("hidden"))) extern int shm_try_load(const volatile void *address);
 __attribute__((visibility("hidden"))) extern int shm_load_failed(void);
 
-static int shm_touch_failed(ucontext_t *context) {
+static int shm_load_trapped(ucontext_t *context) {
     if ((uintptr_t)SHM_PROGRAM_COUNTER(context) != (uintptr_t)&shm_try_load) return 0;
     SHM_PROGRAM_COUNTER(context) = (uintptr_t)&shm_load_failed;
     return 1;
 }
 #else
 static int shm_try_load(const volatile void *address) { return -1; }
-static int shm_touch_failed(ucontext_t *context) { return 0; }
+static int shm_load_trapped(ucontext_t *context) { return 0; }
 #endif
 
 static void shm_on_sigbus(int number, siginfo_t *info, void *context) {
-    int saved = errno, raised = info->si_code > 0; /* by the kernel, for an address */
-    unsigned char *page = (unsigned char *)((uintptr_t)info->si_addr & ~(shm_tripwire_page - 1));
-    if (raised && shm_touch_failed(context)) return;
-    for (int i = 0; raised && i < SHM_TRIPWIRES; i++) {
-        struct shm_tripwire *wire = &shm_tripwires[i];
-        if (!page || wire->page != page) continue;
-        int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
-        if (mmap(page, shm_tripwire_page, PROT_READ, flags, -1, 0) == MAP_FAILED) break;
-        wire->tripped = 1;
-        errno = saved;
-        return;
-    }
+    int raised = info->si_code > 0; /* by the kernel, for an address */
+    if (raised && shm_load_trapped(context)) return;
     if (shm_sigbus_before.sa_flags & SA_SIGINFO) {
         shm_sigbus_before.sa_sigaction(number, info, context);
     } else if (shm_sigbus_before.sa_handler != SIG_DFL && shm_sigbus_before.sa_handler != SIG_IGN) {
@@ -101,11 +82,11 @@ static void shm_on_sigbus(int number, siginfo_t *info, void *context) {
         signal(number, SIG_DFL);
         if (!raised) raise(number);
     }
-    errno = saved;
 }
 
 /* Whether our handler is the process's; it is installed once, and stands aside for a later one. */
-static int shm_tripwires_work(void) {
+static int shm_loads_work(void) {
+#ifdef SHM_PROGRAM_COUNTER
     static int installed;
     struct sigaction now;
     if (installed)
@@ -114,9 +95,11 @@ static int shm_tripwires_work(void) {
     memset(&now, 0, sizeof now);
     now.sa_sigaction = shm_on_sigbus;
     now.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
-    shm_tripwire_page = (size_t)sysconf(_SC_PAGESIZE);
     installed = !sigaction(SIGBUS, &now, &shm_sigbus_before);
     return installed;
+#else
+    return 0;
+#endif
 }
 
 /* Whether a file that shrinks loses its mapped pages before truncate(2) returns, wherever it was
@@ -132,40 +115,17 @@ static int shm_is_local(int fd) {
     return 0;
 }
 
-/* A wire at the page of the file that begins at `offset`; NULL: it can't be had, or not `now`,
-   since the page is not in memory, and a touch must not wait for a device. */
-static struct shm_tripwire *shm_tripwire_set(int fd, uint64_t offset, int in_memory, int *now) {
+static inline size_t shm_page_bytes(void) { return (size_t)sysconf(_SC_PAGESIZE); }
+
+/* Is this page of the file a wire? 1; 0: not now, since it is not in memory, and a load must not wait
+   for a device; -1: it can't be one. */
+static int shm_set_tripwire(const void *page, int fd, int in_memory) {
     unsigned char there = 0;
-    *now = 1;
-    if (!shm_is_local(fd) || !shm_tripwires_work()) return NULL;
-    for (int i = 0; i < SHM_TRIPWIRES; i++) {
-        struct shm_tripwire *wire = &shm_tripwires[i];
-        if (wire->page) continue;
-        void *page = mmap(NULL, shm_tripwire_page, PROT_READ, MAP_SHARED, fd, (off_t)offset);
-        if (page == MAP_FAILED) return NULL;
-        if (!in_memory && !shm_is_dax(fd) &&
-            (mincore(page, shm_tripwire_page, &there) || !(there & 1))) {
-            munmap(page, shm_tripwire_page);
-            *now = 0;
-            return NULL;
-        }
-        wire->tripped = 0;
-        wire->page = page;
-        return wire;
-    }
-    return NULL;
-}
-
-static void shm_tripwire_remove(struct shm_tripwire *wire) {
-    void *page = (void *)wire->page;
-    wire->page = NULL;
-    munmap(page, shm_tripwire_page);
-}
-
-/* Whether the file still has the wire's page, and so all bytes before it. */
-static inline int shm_tripwire_holds(const struct shm_tripwire *wire) {
-    (void)*wire->page;
-    return !wire->tripped;
+    if (!shm_is_local(fd) || !shm_loads_work()) return -1;
+    if (!in_memory && !shm_is_dax(fd) &&
+        (mincore((void *)page, shm_page_bytes(), &there) || !(there & 1)))
+        return 0;
+    return shm_try_load(page) ? -1 : 1;
 }
 
 static inline uint64_t shm_touch_clock_ns(void) {
@@ -181,7 +141,7 @@ static inline uint64_t shm_touch_clock_ns(void) {
 static inline int64_t shm_touch(uintptr_t start, size_t length, int64_t step, size_t *steps,
                                 uint64_t limit_ns) {
     uint64_t begin_ns = shm_touch_clock_ns(), now_ns;
-    size_t wanted = *steps, page = shm_tripwire_page;
+    size_t wanted = *steps, page = shm_page_bytes();
     for (*steps = 0; *steps < wanted; start += (uintptr_t)step) {
         for (uintptr_t at = start & ~(page - 1); at < start + length; at += page)
             if (shm_try_load((const void *)at)) goto failed;
@@ -190,14 +150,6 @@ static inline int64_t shm_touch(uintptr_t start, size_t length, int64_t step, si
 failed:
     now_ns = shm_touch_clock_ns();
     return *steps ? (int64_t)(now_ns - begin_ns) : -1;
-}
-
-static inline int shm_touches_work(void) {
-#ifdef SHM_PROGRAM_COUNTER
-    return shm_tripwires_work();
-#else
-    return 0;
-#endif
 }
 
 /* Of this thread; `majors`, if not NULL, becomes how many of them waited for a device. */
@@ -211,6 +163,4 @@ static inline long shm_faults(long *majors) {
 static inline int shm_reaches(int fd, uint64_t end) {
     return (uint64_t)lseek(fd, 0, SEEK_END) >= end;
 }
-
-static inline size_t shm_page_bytes(void) { return (size_t)sysconf(_SC_PAGESIZE); }
 #endif

@@ -257,11 +257,11 @@ class _Pursuit:
 class _File:
     """The mapped file: how long it is, and whether this user may know what is in the page cache."""
 
-    def __init__(self, fd: int, offset: int, length: int) -> None:
+    def __init__(self, address: int, fd: int, offset: int, length: int) -> None:
         self._fd = fd
         self._offset = offset
         self.always_there = kernel.is_dax(fd)
-        self.reach = Reach(fd, offset, length)
+        self.reach = Reach(address, fd, offset, length)
 
     def path(self) -> str:
         return str(Path(f"/proc/self/fd/{self._fd}").readlink())
@@ -331,7 +331,7 @@ class Follower:
         pursuit = _Pursuit(
             memory,
             address,
-            None if fd is None else _File(fd, file_offset, len(memory)),
+            None if fd is None else _File(address, fd, file_offset, len(memory)),
             Order(offsets, length, len(memory)),
             Distance(first=min(16, most_items), least=min(128, most_items), most=most_items),
             budget_bytes,
