@@ -12,7 +12,7 @@ cdef enum:
     PAUSE_MAX = 1 << 20
     HUGE_BYTES = 1 << 20  # a fault that maps so much has met a huge page
     JUDGED_BYTES = 8 << 20  # less has too few huge pages to tell
-    PIECE_BYTES = 4 << 20  # the first one
+    PIECE_BYTES = 4 << 20  # the first one; others are multiples
     PIECE_BYTES_MAX = 64 << 20  # 41 us, where four pieces of 16 MiB take 43
     GROWTH = 4
     PIECES = 32  # until the faults are counted again
@@ -71,8 +71,8 @@ cdef class StrideLaw:
             return 0
         if self._wait:
             self._wait -= 1
-        elif self._pieces and left * distance >= self._piece:
-            self.piece = self._piece
+        elif self._pieces:
+            self.piece = min(self._piece, left * distance) // PIECE_BYTES * PIECE_BYTES
         self._wanted = min(self._steps, left + 1)
         return self._wanted
 
