@@ -145,7 +145,8 @@ cdef enum:
     PART_WAIT = 32  # accesses until the next look at a part, after one in vain
     TOUCH_NS = 100  # what a touch costs beyond the fault that the reader's own would have been
     LOOK_TOUCHES = 5  # a look at a page of the page cache costs as much as so many touches
-    PART_TOUCHES = 6  # of a part, before it is looked at as a whole
+    PART_TOUCHES = 6  # of a part, at least, before it is looked at as a whole
+    PART_TOUCHES_MAX = 200  # before PART_THERE
     PRICED_TOUCHES = 40  # until it is learned what a look at more costs
     PRICED_PARTS = 16
     ALL_WORTH = 2  # a look at all may cost so many times as much as what has led to it
@@ -228,6 +229,7 @@ cdef class Gate:
     cdef readonly double run_ns
     cdef uint64_t _timed_since_ns
     cdef size_t _last_start, _last_end, _contiguous, _waking, _part_count
+    cdef size_t _touches_for_part  # what the last look at one has cost
     cdef size_t _touches, _touches_for_all  # so far, those that looks have cost among them
     cdef Reach _reach
     cdef StrideLaw _strides
@@ -259,6 +261,7 @@ cdef class Gate:
         self._strides = StrideLaw()
         self._waking = self.waking = WAKING_BYTES
         self._touches_for_all = 0  # not known yet
+        self._touches_for_part = PART_TOUCHES
         self._parts_since_s = shm_coarse_seconds()
 
     cpdef int enter(self, int64_t start, int64_t count) except -1:
@@ -485,7 +488,7 @@ cdef class Gate:
                 self._touches_for_all *= 4
         elif self._part_wait:
             self._part_wait -= 1
-        elif self._parts[part] < PART_TOUCHES:
+        elif self._parts[part] < self._touches_for_part:
             self._parts[part] += touches
         elif self._parts[part] != PART_THERE:
             self._look_at_part(part)
@@ -513,10 +516,13 @@ cdef class Gate:
     cdef void _look_at_part(self, size_t part) noexcept:
         """Is all of it in the page cache?"""
         cdef size_t start = part * PART_BYTES
+        cdef uint64_t begin_ns = shm_now_ns()
         if self._there(start, min(<size_t>PART_BYTES, self.length - start)) == 1:
             self._parts[part] = PART_THERE
         else:
             self._part_wait = PART_WAIT
+        cdef uint64_t worth = (shm_now_ns() - begin_ns) // TOUCH_NS
+        self._touches_for_part = min(max(worth, <uint64_t>PART_TOUCHES), <uint64_t>PART_TOUCHES_MAX)
 
     cdef int _there(self, size_t offset, size_t length) noexcept:
         """1: in the page cache; 0: not all; 2: not known; -1: the file ends before."""

@@ -15,7 +15,7 @@ cdef class Reach:
     cdef int _wait
     cdef bint in_memory
     cdef bint touches
-    cdef uint64_t touched_ns
+    cdef uint64_t _prompt, _batch  # PROMPT_NS and BATCH_NS in ticks
     cdef size_t touched_steps
     cdef uint64_t faults
     cdef long _majors

@@ -4,13 +4,14 @@
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
 cdef extern from "tripwire.h" nogil:
-    int shm_set_tripwire(const void *page, int fd, bint in_memory)
-    int shm_try_load(const void *address)
+    int shm_set_tripwire(uintptr_t page, int fd, bint in_memory)
+    int shm_try_load(uintptr_t at)
     bint shm_loads_work()
     bint shm_reaches(int fd, uint64_t end)
     int64_t shm_touch(
-        uintptr_t start, size_t length, int64_t step, size_t *steps, uint64_t limit_ns
+        uintptr_t start, size_t length, int64_t step, size_t *steps, uint64_t limit
     )
+    uint64_t shm_ticks_of(uint64_t ns)
     long shm_faults(long *majors)
     size_t shm_page_bytes()
 
@@ -40,8 +41,7 @@ cdef class Reach:
 
     Attributes:
         in_memory: all of the file is known to be; the user says so.
-        touched_ns: what the last touch that worked took.
-        touched_steps: of how many accesses it was.
+        touched_steps: of how many accesses the last touch that worked was.
         faults: how many page faults it met, if it was of several.
         touches: whether `touch` works, as far as `refresh` has seen: SIGBUS has to be ours.
     """
@@ -59,7 +59,7 @@ cdef class Reach:
             return True
         if self._wire_at:
             if end <= self._wire_at:
-                if shm_try_load(<void *>(self.address + self._wire_at)) == 0:
+                if shm_try_load(self.address + self._wire_at) == 0:
                     return True
                 self.let_go()  # it isn't the file that it was
         elif self._wait:
@@ -73,7 +73,7 @@ cdef class Reach:
         self._wait = 0
         if self.length == 0 or last <= self.address:
             return
-        cdef int found = shm_set_tripwire(<void *>last, self.fd, self.in_memory)
+        cdef int found = shm_set_tripwire(last, self.fd, self.in_memory)
         if found > 0:
             self._wire_at = last - self.address
         elif found == 0:
@@ -96,20 +96,19 @@ cdef class Reach:
             TOUCHED, WAITED: the pages are there now, and this thread had to wait for a device;
             or FAILED: there is none at one of the first access's addresses, or it can't be read in.
         """
-        cdef int64_t took_ns
+        cdef int64_t took  # ticks
         cdef long faults = 0
         with nogil:
             if steps > 1:
                 faults = -shm_faults(NULL)
-            took_ns = shm_touch(start, length, step, &steps, BATCH_NS)
+            took = shm_touch(start, length, step, &steps, self._batch)
             if steps > 1:
                 faults += shm_faults(NULL)
-        if took_ns < 0:
+        if took < 0:
             return T_FAILED
-        self.touched_ns = took_ns
         self.touched_steps = steps
         self.faults = faults
-        return T_WAITED if took_ns > PROMPT_NS and self._more_majors() else T_TOUCHED
+        return T_WAITED if took > <int64_t>self._prompt and self._more_majors() else T_TOUCHED
 
     cdef bint _more_majors(self) noexcept:
         """Has this thread had major faults since it was last here?"""
@@ -124,6 +123,8 @@ cdef class Reach:
         """Do without where somebody has installed another handler meanwhile."""
         self.touches = shm_loads_work()
         self._more_majors()
+        self._prompt = shm_ticks_of(PROMPT_NS)
+        self._batch = shm_ticks_of(BATCH_NS)
         if not self.touches:
             self.let_go()
 

@@ -25,21 +25,25 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/vfs.h>
-#include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
 
 #include "dax.h"
+#include "ticks.h"
 
 enum { SHM_TOUCHES_A_LOOK = 4 };
 
 static struct sigaction shm_sigbus_before;
 
-/* int shm_try_load(const void *): loads a byte; 0, or -1 when that was SIGBUS. */
+/* int shm_try_loads(at, end, step): loads a byte at `at`, at + step, ... before `end`, one at least;
+   0, or -1 when one was SIGBUS. Its first instruction is the load. */
 #if defined __x86_64__
 __asm__(
     ".pushsection .text\n"
-    "shm_try_load: movb (%rdi), %al\n"
+    "shm_try_loads: movzbl (%rdi), %eax\n"
+    "  addq %rdx, %rdi\n"
+    "  cmpq %rsi, %rdi\n"
+    "  jb shm_try_loads\n"
     "  xorl %eax, %eax\n"
     "  ret\n"
     "shm_load_failed: movl $-1, %eax\n"
@@ -49,7 +53,10 @@ __asm__(
 #elif defined __aarch64__
 __asm__(
     ".pushsection .text\n"
-    "shm_try_load: ldrb w0, [x0]\n"
+    "shm_try_loads: ldrb w3, [x0]\n"
+    "  add x0, x0, x2\n"
+    "  cmp x0, x1\n"
+    "  b.lo shm_try_loads\n"
     "  mov w0, #0\n"
     "  ret\n"
     "shm_load_failed: mov w0, #-1\n"
@@ -58,18 +65,21 @@ __asm__(
 #define SHM_PROGRAM_COUNTER(context) ((context)->uc_mcontext.pc)
 #endif
 #ifdef SHM_PROGRAM_COUNTER
-__attribute__((visibility("hidden"))) extern int shm_try_load(const volatile void *address);
+__attribute__((visibility("hidden"))) extern int shm_try_loads(uintptr_t at, uintptr_t end,
+                                                               size_t step);
 __attribute__((visibility("hidden"))) extern int shm_load_failed(void);
 
 static int shm_load_trapped(ucontext_t *context) {
-    if ((uintptr_t)SHM_PROGRAM_COUNTER(context) != (uintptr_t)&shm_try_load) return 0;
+    if ((uintptr_t)SHM_PROGRAM_COUNTER(context) != (uintptr_t)&shm_try_loads) return 0;
     SHM_PROGRAM_COUNTER(context) = (uintptr_t)&shm_load_failed;
     return 1;
 }
 #else
-static int shm_try_load(const volatile void *address) { return -1; }
+static int shm_try_loads(uintptr_t at, uintptr_t end, size_t step) { return -1; }
 static int shm_load_trapped(ucontext_t *context) { return 0; }
 #endif
+
+static inline int shm_try_load(uintptr_t at) { return shm_try_loads(at, at + 1, 1); }
 
 static void shm_on_sigbus(int number, siginfo_t *info, void *context) {
     int raised = info->si_code > 0; /* by the kernel, for an address */
@@ -119,7 +129,7 @@ static inline size_t shm_page_bytes(void) { return (size_t)sysconf(_SC_PAGESIZE)
 
 /* Is this page of the file a wire? 1; 0: not now, since it is not in memory, and a load must not wait
    for a device; -1: it can't be one. */
-static int shm_set_tripwire(const void *page, int fd, int in_memory) {
+static int shm_set_tripwire(uintptr_t page, int fd, int in_memory) {
     unsigned char there = 0;
     if (!shm_is_local(fd) || !shm_loads_work()) return -1;
     if (!in_memory && !shm_is_dax(fd) &&
@@ -128,28 +138,20 @@ static int shm_set_tripwire(const void *page, int fd, int in_memory) {
     return shm_try_load(page) ? -1 : 1;
 }
 
-static inline uint64_t shm_touch_clock_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 /* Reads a byte of each page of an access of `length` bytes, so that they are mapped, and read in
    where they have to be; the same for the accesses that follow it by `step`, `steps` in all, until
-   `limit_ns` have passed. How long that took, in ns; -1: a page of the first access can't be had.
+   `limit` ticks have passed. How many that took; -1: a page of the first access can't be had.
    `steps` becomes how many accesses were touched. */
 static inline int64_t shm_touch(uintptr_t start, size_t length, int64_t step, size_t *steps,
-                                uint64_t limit_ns) {
-    uint64_t begin_ns = shm_touch_clock_ns(), now_ns;
-    size_t wanted = *steps, page = shm_page_bytes();
-    for (*steps = 0; *steps < wanted; start += (uintptr_t)step) {
-        for (uintptr_t at = start & ~(page - 1); at < start + length; at += page)
-            if (shm_try_load((const void *)at)) goto failed;
-        if (++*steps % SHM_TOUCHES_A_LOOK == 0 && shm_touch_clock_ns() - begin_ns > limit_ns) break;
+                                uint64_t limit) {
+    uint64_t begin = shm_ticks();
+    size_t wanted = *steps, page = shm_page_bytes(), done = 0;
+    for (; done < wanted; start += (uintptr_t)step) {
+        if (shm_try_loads(start & ~(page - 1), start + length, page)) break;
+        if (++done % SHM_TOUCHES_A_LOOK == 0 && shm_ticks() - begin > limit) break;
     }
-failed:
-    now_ns = shm_touch_clock_ns();
-    return *steps ? (int64_t)(now_ns - begin_ns) : -1;
+    *steps = done;
+    return done ? (int64_t)(shm_ticks() - begin) : -1;
 }
 
 /* Of this thread; `majors`, if not NULL, becomes how many of them waited for a device. */
