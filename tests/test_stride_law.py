@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mapped import mapped_pages
+from needs import need
 
 from shmbench import policy
 from shmbench.measure.eviction import evict, read_in
@@ -241,8 +242,8 @@ def test_what_is_not_in_memory_is_waited_for_by_its_own_read(path: Path) -> None
     """To touch it would be to wait for a page after the other."""
     with policy.open(path) as mapping:
         with open(path) as file:
-            if not evict(file.fileno(), 32 * MIB).proven:
-                pytest.skip("the file can't be evicted: have temporary files on a disk")
+            proven = evict(file.fileno(), 32 * MIB).proven
+        need(proven, "the file can't be evicted", "have temporary files on a disk")
         mapping.advise("random")  # no read-ahead
         steps = range(0, 32 * MIB, 256 * KIB)
         for offset in steps:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mapped import mapped_pages
+from needs import need
 
 from shmbench import policy
 from shmbench.measure.eviction import evict, read_in
@@ -35,24 +37,17 @@ def make_warm(path: Path) -> None:
 
 def make_cold(path: Path) -> None:
     with open(path) as file:
-        if not evict(file.fileno(), PAGES * PAGE).proven:
-            pytest.skip("the file can't be evicted: use a disk's file system for temporary files")
-
-
-def is_mapped(address: int) -> bool:
-    with open("/proc/self/pagemap", "rb") as pagemap:
-        pagemap.seek(address // PAGE * 8)
-        return bool(int.from_bytes(pagemap.read(8), sys.byteorder) >> 63)
+        proven = evict(file.fileno(), PAGES * PAGE).proven
+    need(proven, "the file can't be evicted", "have temporary files on a disk")
 
 
 def test_a_read_maps_what_is_in_the_page_cache(path: Path) -> None:
     make_warm(path)
     with policy.open(path) as mapping:
-        assert not is_mapped(mapping.address + 512 * PAGE)
+        assert not mapped_pages(mapping.address + 512 * PAGE, PAGE)
         for page in (512, 16, 1000):
             read = mapping.read(page * PAGE + 100, PAGE)
-            assert is_mapped(mapping.address + page * PAGE)
-            assert is_mapped(mapping.address + (page + 1) * PAGE)
+            assert mapped_pages(mapping.address + page * PAGE, 2 * PAGE).all()
             assert read == path.read_bytes()[page * PAGE + 100 :][:PAGE]
         assert mapping.stats().misses == 0
 

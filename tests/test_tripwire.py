@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mapped import mapped_pages
+from needs import need
 
 from shmbench import policy
 from shmbench.measure.eviction import evict, residency
@@ -28,6 +29,12 @@ def path(request, tmp_path):
     path.unlink(missing_ok=True)
 
 
+def lines_of(path) -> list[str]:
+    """Where the file is mapped."""
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    return [line for line in maps if line.endswith(str(path))]
+
+
 def read_often(mapping) -> None:
     for _ in range(3):
         for offset in range(0, SIZE - PAGE, PAGE):
@@ -39,6 +46,7 @@ def test_a_shrunken_file_is_noticed_by_the_next_read_wherever_it_ends(path, leng
     content = path.read_bytes()
     with policy.open(path) as mapping:
         read_often(mapping)
+        assert len(lines_of(path)) == 1  # the wire has no mapping of its own
         os.truncate(path, length)
         for offset, count in [(0, PAGE), (39 * PAGE, PAGE), (63 * PAGE, PAGE), (64 * PAGE, 100)]:
             if offset + count <= length:
@@ -47,6 +55,7 @@ def test_a_shrunken_file_is_noticed_by_the_next_read_wherever_it_ends(path, leng
             with pytest.raises(OSError, match="file ends at") as caught:
                 mapping.read(offset, count)
             assert (caught.value.errno, caught.value.filename) == (errno.EFAULT, str(path))
+    assert lines_of(path) == []
 
 
 def test_the_last_page_is_mapped_once_reads_have_paid_for_it(path):
@@ -63,8 +72,7 @@ def test_no_wire_is_waited_for(tmp_path):
     path.write_bytes(bytes(SIZE))
     with policy.open(path, hint="random") as mapping, open(path) as file:  # no read-ahead
         evicted = evict(file.fileno(), SIZE)
-        if not evicted.proven:
-            pytest.skip("the file can't be evicted: have temporary files on a disk")
+        need(evicted.proven, "the file can't be evicted", "have temporary files on a disk")
         for _ in range(2000):
             mapping.read(0, 8)
         assert residency(file.fileno(), SIZE).pages == 1

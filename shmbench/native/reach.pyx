@@ -129,5 +129,5 @@ cdef class Reach:
             self.let_go()
 
     cdef void let_go(self) noexcept:
-        """Never again look at the memory itself."""
+        """There is no tripwire any more, nor will there be another one."""
         self._wire_at = self._wait = 0

@@ -27,10 +27,12 @@ static inline uint64_t shm_ticks(void) {
 #endif
 }
 
-/* About how many ticks so many nanoseconds are: measured from the first call on, which waits. */
+/* About how many ticks so many nanoseconds are: measured from the first call on, which takes 20 us;
+   anew where the counter has been set back, as in a virtual machine that was moved. Not for several
+   threads at once. */
 static inline uint64_t shm_ticks_of(uint64_t ns) {
     static uint64_t first_ns, first_ticks;
-    if (!first_ns) {
+    if (!first_ns || shm_ticks() < first_ticks) {
         first_ticks = shm_ticks();
         first_ns = shm_monotonic_ns();
         while (shm_monotonic_ns() - first_ns < 20000) {}
